@@ -108,7 +108,7 @@ for (const [lang, scheme] of [
   if (scheme === 'dark') continue
   await show('users')
   await show('users-person', `users/${people[0].user.id}`)
-  await page.evaluate(() => document.querySelector('main .dangers button:nth-of-type(2)').click())
+  await page.click('main .dangers li:nth-child(2) button')
   await page.fill('dialog input[type=search]', people[4].user.id)
   await page.keyboard.press('Enter')
   await page.click('dialog .result button')

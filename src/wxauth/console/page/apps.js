@@ -2,7 +2,6 @@
 
 import { get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
-import { icon } from './icons.js'
 import { knownRoles } from './known.js'
 import { forgetTitles } from './names.js'
 import { report } from './overview.js'
@@ -19,7 +18,9 @@ import {
   load,
   logoField,
   menu,
+  named,
   optionsOf,
+  pictured,
   popUp,
   progressOf,
   sureAbout,
@@ -57,17 +58,11 @@ export function showApps(main, { query }) {
     },
     open: (app) => (app.source === 'settings' ? null : () => edit(app, reload)),
     cells: (app) => [
-      h(
-        'div',
-        { class: 'named' },
-        logoOf(app),
-        h(
-          'div',
-          {},
-          app.title ? h('strong', { class: 'title' }, app.title) : null,
-          code(app.app_id),
-          h('small', {}, app.is_default ? `${text(app.kind)} · ${text('isDefault')}` : text(app.kind)),
-        ),
+      named(
+        pictured('apps', app.logo),
+        app.title,
+        app.app_id,
+        app.is_default ? `${text(app.kind)} · ${text('isDefault')}` : text(app.kind),
       ),
       app.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
       whole(text(SIGN_UPS[app.sign_up ?? ''])),
@@ -78,12 +73,6 @@ export function showApps(main, { query }) {
   })
   main.append(note)
 }
-
-/** Return an app's logo; an icon if it has none. */
-const logoOf = ({ logo }) =>
-  logo
-    ? h('img', { class: 'picture small', src: logo, alt: '' })
-    : h('span', { class: 'picture small', 'aria-hidden': 'true' }, icon('apps'))
 
 /** Return the state of the access token with which the service calls WeChat. `token` is null if there is none. */
 function wechatToken(token) {
@@ -99,11 +88,11 @@ function push(app) {
   return h('div', { class: 'pair' }, mode, copier(app.push_url, actOn('copy', app.push_url)))
 }
 
-/** Return the buttons for an app. An app from the settings can only be checked. */
+/** Return the menu of an app. An app from the settings can only be checked. */
 function acts(app, reload) {
   const check = actAbout('check', app.app_id, () => showReport(app))
   const isReadOnly = app.source === 'settings'
-  if (isReadOnly) return check
+  if (isReadOnly) return menu(app.app_id, [check])
   return menu(app.app_id, [
     check,
     actAbout('change', app.app_id, () => edit(app, reload)),

@@ -4,8 +4,22 @@ import { all, get } from './api.js'
 import { csv, jsonLines } from './csv.js'
 import { h } from './dom.js'
 import { appOf, personOf } from './names.js'
-import { act, busy, code, download, field, list, moment, progressOf, time, toast, whole, withChoices } from './parts.js'
-import { words } from './parts.js'
+import {
+  act,
+  besideTitle,
+  busy,
+  code,
+  download,
+  field,
+  list,
+  moment,
+  progressOf,
+  time,
+  toast,
+  whole,
+  withChoices,
+  words,
+} from './parts.js'
 import { filters, nothingFits } from './search.js'
 import { dateAndTime, number, text } from './texts.js'
 import { sentence, TYPES, withMeaning } from './event_sentences.js'
@@ -21,30 +35,18 @@ export const eventColumns = () => ['time', 'type', 'happened', 'about', 'actor',
 export const eventCells = (event) => [
   time(event.at),
   code(event.type),
-  sentenceAndJson(event),
+  h('div', { class: 'sentence' }, sentence(event, personOf)),
   userAndApp(event),
   personOf(event.actor),
   whole(event.ip),
 ]
 
-/** Return an event as a sentence, and as JSON that is folded. */
-function sentenceAndJson(event) {
-  const json = h('pre', { tabIndex: 0 }, JSON.stringify(event, null, 2))
-  return [
-    h('div', { class: 'sentence' }, sentence(event, personOf)),
-    h('details', { class: 'raw' }, h('summary', {}, text('raw')), json),
-  ]
-}
+/** Return a value as JSON. */
+export const json = (value) => h('pre', { tabIndex: 0 }, JSON.stringify(value, null, 2))
 
 /** Return the user and the app that an event is about. An event can lack either of them. */
 const userAndApp = ({ user_id, app_id }) =>
   [user_id ? personOf(user_id) : null, app_id ? h('div', {}, appOf(app_id)) : null].filter(Boolean)
-
-/** Show the JSON of an event in its row, or hide it. */
-function toggleJson(row) {
-  const details = row.querySelector('details')
-  details.open = !details.open
-}
 
 export function showEvents(main, { query }) {
   const fields = [
@@ -79,7 +81,8 @@ export function showEvents(main, { query }) {
   followButton.setAttribute('aria-pressed', 'false')
   const place = h('div', {})
   format.element.querySelector('label').className = 'unseen'
-  main.append(filters(fields, 'events', { others: [followButton, format.element, exportButton] }), state, trouble, place)
+  besideTitle(main, [followButton, format.element, exportButton])
+  main.append(filters(fields, 'events'), state, trouble, place)
 
   let newestId = '' // of the events in the list; ids grow with time
   let prepend = null // adds events to the list, as soon as the list is loaded
@@ -89,7 +92,7 @@ export function showEvents(main, { query }) {
     columns: eventColumns(),
     ask: (cursor) => get('/events', { ...search, cursor }),
     cells: eventCells,
-    open: () => toggleJson,
+    detail: json,
     nothing: () => nothingFits('events', query, 'tryWider'),
     onFirst: (page, add) => {
       newestId = page.items[0]?.id ?? ''

@@ -1,5 +1,5 @@
-// The icons of the menu, of empty lists and of the first steps, as paths in a square of 20, which CSS draws in the color
-// of the text.
+// The icons of the menu, buttons, lists and first steps, as paths in a square of 20, which CSS draws in the color of the
+// text.
 
 import { svg } from './dom.js'
 
@@ -14,6 +14,10 @@ const PATHS = {
   keys: 'M7 13.5a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7M10.5 10H18M15 10v3',
   menu: 'M3 5.5h14M3 10h14M3 14.5h14',
   wechat: 'M8 3.5c-3.3 0-6 2.1-6 4.8 0 1.5.8 2.8 2.2 3.7L3.7 14l2.2-1.1c.6.1 1 .2 1.5.2M18 12.2c0-2.3-2.3-4.2-5.2-4.2s-5.3 1.9-5.3 4.2 2.4 4.2 5.3 4.2c.6 0 1.2-.1 1.7-.2l1.9 1-.4-1.7c1.2-.8 2-2 2-3.3M13.9 8.1C13.5 5.5 11 3.5 8 3.5',
+  site: 'M10 17a7 7 0 1 0 0-14 7 7 0 0 0 0 14M3 10h14M10 3c2.2 2 3.2 4.3 3.2 7s-1 5-3.2 7c-2.2-2-3.2-4.3-3.2-7S7.8 5 10 3',
+  service: 'M3.5 4h13v5h-13zM3.5 11h13v5h-13zM6.5 6.5h.01M6.5 13.5h.01',
+  more: 'M5 10h.01M10 10h.01M15 10h.01',
+  unfold: 'M6 8l4 4 4-4',
   done: 'M4 10.5l4 4 8-9',
   open: 'M10 17a7 7 0 1 0 0-14 7 7 0 0 0 0 14',
 }

@@ -15,13 +15,14 @@ export function listenToKeys() {
 }
 
 /**
- * Return the row below or above the row with the focus; null if there is none. If no row has the focus, the row below
+ * Return the row below or above the row with the focus, if there is one. If no row has the focus, the row below
  * is the first row.
  */
 function nextRow(target, isDown) {
-  const row = target.closest('tr.opens')
-  if (!row) return isDown ? document.querySelector('main tr.opens') : null
-  return isDown ? row.nextElementSibling : row.previousElementSibling
+  const rows = [...document.querySelectorAll('main tr.opens')]
+  const index = rows.indexOf(target.closest('tr.opens'))
+  if (index < 0) return isDown ? rows[0] : null
+  return rows[index + (isDown ? 1 : -1)]
 }
 
 /** Focus an element, if there is one, in place of the browser's own reaction to the key. */

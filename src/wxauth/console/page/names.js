@@ -58,7 +58,7 @@ export function personOf(id, knownNickname) {
  */
 export function nameAndPlaceOf(user) {
   const { id, identities } = user
-  const link = h('a', { href: `#/users/${id}`, class: shown(user.nickname) ? '' : 'nameless' })
+  const link = h('a', { href: `#/users/${id}` })
   writeName(link, user)
   const place = h('small', {})
   Promise.all([lookUp(id), appTitles()]).then(([found, titleOf]) => {

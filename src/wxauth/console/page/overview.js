@@ -29,7 +29,8 @@ export function showOverview(main) {
   const checks = h('div', {})
   const runChecks = () => load(checks, () => get('/check'), report, checking)
   const button = act('runChecks', runChecks, { kind: 'small' })
-  main.append(deliveries, part(text('checks'), h('p', {}, button), checks))
+  const head = h('div', { class: 'title-row' }, h('h2', {}, text('checks')), button)
+  main.append(deliveries, h('section', { class: 'card' }, head, checks))
   load(deliveries, webhooksWithOldestPending, oldestDelivery)
   runChecks()
 }

@@ -2,13 +2,14 @@
 
 import { TypedJson } from './api.js'
 import { h } from './dom.js'
+import { icon } from './icons.js'
 import { actOn, dateAndTime, number, text } from './texts.js'
 
 /** The number of characters at the end of an id that distinguish users. */
 export const SHORT_ID = 8
 const MAX_UNWRAPPED = 45 // the number of characters up to which a code stays on one line
 const SKELETON_LINES = 6
-const PRESSABLE = 'a, button, input, select, textarea, summary, label, pre, [popover]'
+const PRESSABLE = 'a, button, input, select, textarea, summary, label, [popover]'
 const MAX_UNFOLDED_CHOICES = 12
 const NOTHING = '–'
 const DAY_MS = 86_400_000
@@ -99,15 +100,21 @@ function explanationOf({ code, detail, errors, title }) {
 
 /**
  * Return a table: its `elements`, functions to `append` and `prepend` further rows, and its `size`, the number of rows.
- * Each row is a list of cells. If the list has the member `open`, the row calls it when the user opens the row. On a
- * narrow screen, a row is a card, and each cell shows its column's name. `nothing` is shown if there are no rows.
+ * Each row is a list of cells. If the list has the member `open`, the row calls it when the user opens the row. With
+ * `hasDetails`, each list has the member `detail`, which returns the element that an opened row shows below itself.
+ * On a narrow screen, a row is a card, and each cell shows its column's name. `nothing` is shown if there are no rows.
  */
-export function table(caption, columns, rows, nothing = h('p', {}, text('empty'))) {
+export function table(caption, columns, rows, nothing = h('p', {}, text('empty')), hasDetails = false) {
   // The roles are explicit, because browsers drop them from a table whose rows are displayed as blocks.
-  const headers = columns.map((name) => h('th', { scope: 'col', role: 'columnheader' }, name))
+  const headers = [...columns, ...(hasDetails ? [text('raw')] : [])].map((name) => {
+    const isSlot = isSlotName(name) || name === text('raw')
+    const content = isSlot ? h('span', { class: 'unseen' }, name) : name
+    return h('th', { scope: 'col', role: 'columnheader', class: isSlot ? 'slot' : undefined }, content)
+  })
   const rowOf = (cells) => {
     const row = h('tr', { role: 'row' }, cells.map((cell, index) => cellOf(cell, columns[index])))
-    if (cells.open) makeOpenable(row, cells.open)
+    const open = cells.detail ? addDetail(row, cells.detail) : cells.open
+    if (open) makeOpenable(row, open)
     return row
   }
   const body = h('tbody', { role: 'rowgroup' }, rows.map(rowOf))
@@ -120,7 +127,7 @@ export function table(caption, columns, rows, nothing = h('p', {}, text('empty')
   )
   const empty = h('div', { class: 'state' }, nothing)
   const scroller = h('div', { class: 'scroller', tabIndex: 0, role: 'region', 'aria-label': caption }, element)
-  const size = () => body.children.length
+  const size = () => body.querySelectorAll(':scope > :not(.detail)').length
   const showEither = () => {
     scroller.hidden = size() === 0
     empty.hidden = size() > 0
@@ -153,28 +160,53 @@ function makeOpenable(row, open) {
   })
 }
 
-/** Return a cell with the name of its column, which narrow screens show. An empty cell shows a dash. */
+/** Return whether the column with this name has buttons, which stand at the end of each row. */
+const isSlotName = (column) => column === text('acts')
+
+/** Return a cell with the name of its column, which narrow screens show. */
 function cellOf(cell, column) {
-  const content = [cell ?? NOTHING].flat()
-  if (!content.length) content.push(NOTHING)
-  const isEmpty = content.every((part) => part === NOTHING)
-  return h('td', { role: 'cell', class: isEmpty ? 'nothing' : undefined, 'data-label': column }, content)
+  const content = [cell].flat().filter((piece) => piece !== null && piece !== undefined && piece !== '')
+  const classes = [isSlotName(column) ? 'slot' : '', content.length ? '' : 'nothing'].filter(Boolean)
+  return h('td', { role: 'cell', class: classes.join(' ') || undefined, 'data-label': column }, content)
+}
+
+/**
+ * Add a button at the end of a row that shows or hides the row's detail, an element that is created when it is first
+ * shown. Return the function that does the same.
+ */
+function addDetail(row, detail) {
+  const button = h('button', { type: 'button', class: 'small plain unfold', onclick: () => toggle() }, icon('unfold'))
+  let detailRow
+  const toggle = () => {
+    const isShown = button.getAttribute('aria-expanded') === 'true'
+    const cell = () => h('td', { role: 'cell', colSpan: row.children.length }, detail())
+    detailRow ??= h('tr', { role: 'row', class: 'detail' }, cell())
+    if (isShown) detailRow.remove()
+    else row.after(detailRow)
+    button.setAttribute('aria-expanded', String(!isShown))
+  }
+  button.setAttribute('aria-label', text('raw'))
+  button.setAttribute('aria-expanded', 'false')
+  row.append(h('td', { role: 'cell', class: 'slot' }, button))
+  return toggle
 }
 
 /**
  * Show a list in `place`, page by page, with the number of the items shown. `ask(cursor)` returns a page, which is the
  * first one if the cursor is null, and `cells(item)` returns the cells of an item's row. `open(item)` returns the
- * function that is called with the row when the user opens it, or null. `nothing()` is shown if there are no items.
- * `onFirst(page, prepend)` is called with the first page, and with a function that adds items above it. A page can be
- * incomplete, because a search stops after a second. The next page continues there.
+ * function that is called with the row when the user opens it, or null. `detail(item)` returns the element that an
+ * opened row shows below itself. `nothing()` is shown if there are no items. `onFirst(page, prepend)` is called with
+ * the first page, and with a function that adds items above it. A page can be incomplete, because a search stops after
+ * a second. The next page continues there.
  */
-export function list({ place, caption, columns, ask, cells, open = () => null, nothing, onFirst = () => {} }) {
-  const rowOf = (item) => Object.assign(cells(item), { open: open(item) })
+export function list({ place, caption, columns, ask, cells, open = () => null, detail, nothing, onFirst = () => {} }) {
+  const rowOf = (item) => Object.assign(cells(item), { open: open(item), detail: detail && (() => detail(item)) })
   return load(
     place,
     () => ask(null),
     (first) => {
-      const { elements, append, prepend, size } = table(caption, columns, first.items.map(rowOf), nothing?.())
+      const rows = first.items.map(rowOf)
+      const { elements, append, prepend, size } = table(caption, columns, rows, nothing?.(), Boolean(detail))
       const [scroller, empty] = elements
       const count = h('p', { class: 'count', role: 'status' })
       const trouble = h('div', {})
@@ -302,13 +334,12 @@ export function sureAbout(what, name, lead, onsubmit, { kind = 'small danger', f
   return act(what, () => sure(title, text(lead), what, onsubmit, fields()), { kind, label: title })
 }
 
-/** Return the buttons for the object with this name. Several buttons are in a menu, which another button opens. */
+/** Return a menu with the buttons for the object with this name, and the button that opens the menu. */
 export function menu(name, buttons) {
-  if (buttons.length < 2) return buttons
   const popover = h('div', { class: 'row-menu', popover: 'auto' }, buttons)
   const label = actOn('acts', name)
-  const properties = { type: 'button', class: 'small', popoverTargetElement: popover, 'aria-label': label }
-  const button = h('button', properties, '⋯')
+  const properties = { type: 'button', class: 'small plain', popoverTargetElement: popover, 'aria-label': label }
+  const button = h('button', properties, icon('more'))
   popover.addEventListener('beforetoggle', () => {
     const { left, right, bottom } = button.getBoundingClientRect()
     const { clientWidth } = document.documentElement
@@ -500,6 +531,56 @@ export function ticks({ name, label, value, known }) {
   return { name, value: ticked, element: h('fieldset', { class: 'tiles' }, h('legend', {}, label), elements) }
 }
 
+/**
+ * Return a field for several words. Each word is a chip with a button that removes the word. Enter, a comma and a space
+ * make a chip of the typed word, and Backspace in the empty input removes the last chip. `known` is a promise of a list
+ * of words that the browser suggests.
+ */
+export function tokens({ name, label, value, hint, known }) {
+  const { element, control } = field({ name, label, hint })
+  const suggestions = h('datalist', { id: `known-${name}` })
+  const box = h('div', { class: 'tokens' })
+  const chipsByWord = new Map()
+  const drop = (word) => {
+    chipsByWord.get(word).remove()
+    chipsByWord.delete(word)
+    control.focus()
+    control.dispatchEvent(new Event('input', { bubbles: true }))
+  }
+  const add = (word) => {
+    if (chipsByWord.has(word)) return
+    const button = act('remove', () => drop(word), { label: actOn('remove', word) })
+    button.replaceChildren('×')
+    const chip = h('span', { class: 'token' }, word, button)
+    chipsByWord.set(word, chip)
+    control.before(chip)
+  }
+  const addTyped = () => {
+    for (const word of words(control.value)) add(word)
+    control.value = ''
+  }
+  control.replaceWith(box)
+  box.append(control, suggestions)
+  value.forEach(add)
+  control.setAttribute('list', suggestions.id)
+  control.addEventListener('keydown', (event) => {
+    if (event.isComposing) return
+    if (event.key === 'Enter' && control.value.trim()) {
+      event.preventDefault() // adds the word instead of submitting the form
+      addTyped()
+    } else if (event.key === 'Backspace' && !control.value && chipsByWord.size) drop([...chipsByWord.keys()].at(-1))
+  })
+  control.addEventListener('input', ({ inputType }) => {
+    const isChosen = inputType === 'insertReplacementText' // from the browser's suggestions
+    if (isChosen || /[\s,，]$/.test(control.value)) addTyped()
+  })
+  known.then(
+    (suggested) => suggestions.append(...suggested.map((word) => h('option', { value: word }))),
+    () => {}, // without suggestions, the words can still be typed
+  )
+  return { name, element, control, value: () => [...new Set([...chipsByWord.keys(), ...words(control.value)])] }
+}
+
 /** Return the words of a typed text, which are separated by spaces, line ends, or commas of either language. */
 export const words = (typed) => typed.split(/[\s,，]+/).filter(Boolean)
 
@@ -539,12 +620,12 @@ export function copier(value, label) {
   return button
 }
 
-/** Return a time in the reader's zone, with its ISO 8601 form as a tooltip; a dash without a time. */
-export const time = (iso) => (iso ? h('time', { dateTime: iso, title: iso }, dateAndTime(iso)) : NOTHING)
+/** Return a time in the reader's zone, with its ISO 8601 form as a tooltip; null without a time. */
+export const time = (iso) => (iso ? h('time', { dateTime: iso, title: iso }, dateAndTime(iso)) : null)
 
-/** Return a code, such as an id. It stays on one line unless it is long. Without a value, return a dash. */
+/** Return a code, such as an id. It stays on one line unless it is long. Without a value, return null. */
 export function code(value) {
-  if (!value) return NOTHING
+  if (!value) return null
   return h('code', { class: value.length > MAX_UNWRAPPED ? '' : 'whole' }, value)
 }
 
@@ -558,19 +639,43 @@ export function shortId(id) {
   return h('button', { type: 'button', class: 'id', title: id, onclick: copy }, action, id.slice(-SHORT_ID))
 }
 
-/** Return a number, an address or a similar value, which is never wrapped; a dash without a value. */
-export const whole = (value) => (value ? h('span', { class: 'whole' }, value) : NOTHING)
+/** Return a number, an address or a similar value, which is never wrapped; null without a value. */
+export const whole = (value) => (value ? h('span', { class: 'whole' }, value) : null)
 
 /** Return a tag. `kind` is `ok`, `note`, `bad` or another class, which sets its color. */
 export const tag = (name, kind = '') => h('span', { class: `tag ${kind}` }, name)
 
 /**
- * Return terms with their values, in two columns. Pairs that are null are left out. If `kind` is `columns`, each value
- * is below its term, and a wide page has several columns of both.
+ * Return terms with their values, in two columns. Pairs that are null are left out. A value that is null shows a dash.
+ * If `kind` is `columns`, each value is below its term, and a wide page has several columns of both.
  */
 export function facts(pairs, kind = '') {
   const pairOf = ([term, value]) => h('div', {}, h('dt', {}, term), h('dd', {}, value ?? NOTHING))
   return h('dl', { class: `facts ${kind}` }, pairs.filter(Boolean).map(pairOf))
+}
+
+/** Move a section's title into a row, and add `elements` at the end of the row. Return the place of the elements. */
+export function besideTitle(main, elements) {
+  const title = main.querySelector('h1')
+  const place = h('div', { class: 'acts' }, elements)
+  const head = h('div', { class: 'title-row' })
+  title.replaceWith(head)
+  head.append(title, place)
+  return place
+}
+
+/** Return a logo; the icon of this name if there is none. */
+export const pictured = (iconName, logo) =>
+  logo
+    ? h('img', { class: 'picture small', src: logo, alt: '' })
+    : h('span', { class: 'picture small', 'aria-hidden': 'true' }, icon(iconName))
+
+/** Return a cell with a picture, the title of an app or a client, and below it the id and its kinds. */
+export function named(image, title, id, ...kinds) {
+  const below = [title ? h('code', {}, id) : null, ...kinds.map((kind) => h('span', {}, kind))].filter(Boolean)
+  const separated = below.flatMap((element, index) => (index ? [' · ', element] : element))
+  const name = h('strong', { class: 'title' }, title ?? id)
+  return h('div', { class: 'named' }, image, h('div', {}, name, h('small', {}, separated)))
 }
 
 /** Return a part of a section, with its heading. */

@@ -2,7 +2,7 @@
 
 import { get, mayAdminister, patch, queryOf, remove } from './api.js'
 import { h } from './dom.js'
-import { ABOUT_COLUMN, eventCells, eventColumns } from './events.js'
+import { ABOUT_COLUMN, eventCells, eventColumns, json } from './events.js'
 import { TYPES } from './event_sentences.js'
 import { knownRoles } from './known.js'
 import { merge, split } from './merging.js'
@@ -10,6 +10,7 @@ import { appOf, called, personOf, shown } from './names.js'
 import {
   act,
   actAbout,
+  besideTitle,
   busy,
   code,
   copier,
@@ -26,10 +27,8 @@ import {
   tag,
   time,
   toast,
+  tokens,
   typedJson,
-  whole,
-  withChoices,
-  words,
 } from './parts.js'
 import { refusalsOf } from './signins.js'
 import { actOn, namesOf, text } from './texts.js'
@@ -40,6 +39,7 @@ const SESSION_COLUMNS = ['device', 'app', 'opened', 'lastUsed']
 
 export function showPerson(main, { id }) {
   const place = h('div', { class: 'stack' })
+  const acts = besideTitle(main, [])
   const title = main.querySelector('h1')
   const head = h('div', { class: 'head' })
   title.replaceWith(head)
@@ -52,6 +52,7 @@ export function showPerson(main, { id }) {
       () => get(`/users/${encodeURIComponent(id)}`), // the id might come from a handwritten link
       (user) => {
         if (place.isConnected) showHead(head, user)
+        acts.replaceChildren(...headActs(user, reload))
         return partsAbout(user, reload)
       },
     )
@@ -76,33 +77,65 @@ function partsAbout(user, reload) {
     toast(text('done'))
     reload()
   }
-  const mayChange = mayAdminister() || !user.roles.some((role) => STAFF_ROLES.includes(role))
-  const trouble = h('div', {})
   const identities = user.identities.map(({ app_id, openid }) => [appOf(app_id), code(openid)])
   return [
     h(
       'section',
       { class: 'card' },
-      facts(factsAbout(user), 'columns'),
-      trouble,
-      mayChange ? actions(user, change, reload, trouble) : null,
-      mayAdminister() ? null : h('p', { class: 'quiet' }, text(mayChange ? 'restIsAdmins' : 'staffIsAdmins')),
+      facts(factsAbout(user, reload), 'columns'),
+      mayAdminister() ? null : h('p', { class: 'quiet' }, text(mayChange(user) ? 'restIsAdmins' : 'staffIsAdmins')),
     ),
     rolesOf(user, change),
     attributesOf(user, change),
     part(text('identities'), ...table(text('identities'), [text('app'), 'openid'], identities).elements),
-    user.sessions.length ? part(text('devices'), ...devices(user, mayChange, reload)) : null,
+    user.sessions.length ? part(text('devices'), ...devices(user, reload)) : null,
     user.ended_sessions.length ? part(text('endedDevices'), ...endedDevices(user.ended_sessions)) : null,
     refusalsOf(user),
     user.consents?.length ? part(text('consents'), ...consents(user.consents)) : null,
     part(text('eventsOfPerson'), eventsOf(user), linksAbout(user)),
+    mayChange(user) ? dangers(user, change) : null,
   ]
+}
+
+/** Return whether the reader may change the user. Only administrators may change staff. */
+const mayChange = (user) => mayAdminister() || !user.roles.some((role) => STAFF_ROLES.includes(role))
+
+/** Return a button that asks for confirmation of the action `what` on a user. */
+const confirmed = (what, user, carryOut, reload, options) =>
+  act(
+    what,
+    () =>
+      sure(actOn(what, called(user)), text(`sure_${what}`), what, async () => {
+        await carryOut()
+        toast(text('done'))
+        reload()
+      }),
+    options,
+  )
+
+/** Return the buttons at the top of the page. */
+function headActs(user, reload) {
+  const signOut = () => remove(`/users/${user.id}/sessions`)
+  const exportButton = act('export', () => busy(exportButton, null, () => exportUser(user)))
+  return [
+    mayChange(user) ? confirmed('signOutEverywhere', user, signOut, reload) : null,
+    mayAdminister() ? exportButton : null,
+  ].filter(Boolean)
 }
 
 const idOf = ({ id }) => h('span', {}, code(id), ' ', copier(id, actOn('copy', id)))
 
-/** Return the facts about a user, as pairs of a term and its value. Facts that do not apply are null. */
-function factsAbout(user) {
+/**
+ * Return the facts about a user, as pairs of a term and its value. Some values have a button that removes them. Facts
+ * that do not apply are null.
+ */
+function factsAbout(user, reload) {
+  const path = `/users/${user.id}`
+  const clearing = (what, carryOut) =>
+    mayChange(user) ? [' ', confirmed(what, user, carryOut, reload, { kind: 'small plain' })] : []
+  const clearName = clearing('clearName', () => patch(path, { nickname: null }))
+  const clearPicture = clearing('clearPicture', () => patch(path, { avatar_url: null }))
+  const removePhone = clearing('removePhone', () => remove(`${path}/phone`))
   const isBanned = user.status === 'disabled'
   const externalIds = [user.external_id, ...(user.former_external_ids ?? [])]
   return [
@@ -110,7 +143,9 @@ function factsAbout(user) {
     isBanned ? [text('bannedUntil'), user.until ? time(user.until) : text('bannedForGood')] : null,
     isBanned ? [text('bannedBy'), whoBanned(user)] : null,
     user.reason ? [text('banWhy'), user.reason] : null,
-    [text('phone'), phone(user)],
+    user.nickname ? [text('name'), [shown(user.nickname), clearName]] : null,
+    user.avatar_url && mayChange(user) ? [text('logo'), clearPicture] : null, // the head shows it
+    [text('phone'), user.phone ? [phone(user), removePhone] : null],
     ...profileOf(user),
     ['unionid', code(user.unionid)],
     externalIds.some(Boolean) ? [text('externalId'), externalIds.map(code)] : null,
@@ -122,49 +157,27 @@ function factsAbout(user) {
   ]
 }
 
-/** Return the buttons for the actions on a user. Actions with serious consequences are in a group of their own. */
-function actions(user, change, reload, trouble) {
-  const path = `/users/${user.id}`
-  const name = called(user)
+/** Return the last part of the page, with the actions that have serious consequences, and what each of them does. */
+function dangers(user, change) {
   const isBanned = user.status === 'disabled'
-  const unban = act('unban', () => busy(unban, trouble, () => change({ status: 'active' })))
-  const keep = act('keep', () => busy(keep, trouble, () => change({ erase_at: null })))
-  const exportButton = act('export', () => busy(exportButton, trouble, () => exportUser(user)))
-  const confirmed = (what, carryOut) =>
-    act(what, () =>
-      sure(actOn(what, name), text(`sure_${what}`), what, async () => {
-        await carryOut()
-        toast(text('done'))
-        reload()
-      }),
-    )
-  const ordinary = [
-    isBanned ? unban : null,
-    confirmed('signOutEverywhere', () => remove(`${path}/sessions`)),
-    ...(mayAdminister() ? [exportButton, user.erase_at ? keep : null] : []),
-    user.phone ? confirmed('removePhone', () => remove(`${path}/phone`)) : null,
-    user.nickname ? confirmed('clearName', () => patch(path, { nickname: null })) : null,
-    user.avatar_url ? confirmed('clearPicture', () => patch(path, { avatar_url: null })) : null,
-  ]
-  const dangerous = [
-    act(isBanned ? 'changeBan' : 'ban', () => ban(user, change), { kind: 'danger' }),
+  const kind = 'danger'
+  const unban = act('unban', () => busy(unban, null, () => change({ status: 'active' })))
+  const keep = act('keep', () => busy(keep, null, () => change({ erase_at: null })))
+  const rows = [
+    ['ban', isBanned ? unban : null, act(isBanned ? 'changeBan' : 'ban', () => ban(user, change), { kind })],
     ...(mayAdminister()
       ? [
-          act('merge', () => merge(user), { kind: 'danger' }),
-          user.identities.length > 1 ? act('split', () => split(user), { kind: 'danger' }) : null,
-          act('erase', () => erase(user), { kind: 'danger' }),
+          ['merge', act('merge', () => merge(user), { kind })],
+          user.identities.length > 1 ? ['split', act('split', () => split(user), { kind })] : null,
+          ['erase', user.erase_at ? keep : null, act('erase', () => erase(user), { kind })],
         ]
       : []),
-  ]
-  return [
-    h('p', { class: 'acts', role: 'group', 'aria-label': text('acts') }, ordinary),
-    h(
-      'div',
-      { class: 'dangers', role: 'group', 'aria-label': text('dangers') },
-      h('h2', {}, text('dangers')),
-      h('p', { class: 'acts' }, dangerous),
-    ),
-  ]
+  ].filter(Boolean)
+  const rowOf = ([what, ...buttons]) =>
+    h('li', {}, h('p', {}, text(`what_${what}`)), h('div', { class: 'acts' }, buttons))
+  const card = part(text('dangers'), h('ul', {}, rows.map(rowOf)))
+  card.classList.add('dangers')
+  return card
 }
 
 /** Return the part with a user's roles, which an administrator can change; null if there is nothing to show. */
@@ -191,21 +204,19 @@ function whoBanned({ id }) {
 }
 
 function rolesForm(user, change) {
-  const roles = field({
+  const roles = tokens({
     name: 'roles',
     label: text('roles'),
-    value: user.roles.join(', '),
+    value: user.roles,
     hint: text('rolesHint'),
-    read: words,
+    known: knownRoles(),
   })
-  const choices = knownRoles().then((known) => known.map((role) => [role]))
-  withChoices(roles, choices)
   roles.element.querySelector('label').className = 'unseen' // the card's heading already says it
   const save = h('button', { class: 'primary', disabled: true }, text('save'))
   const trouble = h('div', {})
   const oninput = () => (save.disabled = roles.value().join() === user.roles.join())
   const onsubmit = () => busy(save, trouble, () => change({ roles: roles.value() }))
-  return h('form', { oninput, onsubmit }, roles.element, trouble, h('p', { class: 'acts' }, save))
+  return h('form', { oninput, onsubmit }, h('div', { class: 'roles' }, roles.element, save), trouble)
 }
 
 /**
@@ -238,18 +249,17 @@ function attributeForm(change) {
 /**
  * Return a table of a user's open sessions. Each row has a button to end its session if the reader may change the user.
  */
-function devices(user, mayChange, reload) {
+function devices(user, reload) {
   const rows = user.sessions.map((session) => {
-    const trouble = h('div', {})
     const endSession = async () => {
       await remove(`/users/${user.id}/sessions/${session.id}`)
       reload()
     }
     const device = session.device ?? text('unknownDevice')
-    const button = actAbout('signOutDevice', device, () => busy(button, trouble, endSession))
-    return mayChange ? [...cellsOf(session), [button, trouble]] : cellsOf(session)
+    const button = actAbout('signOutDevice', device, () => busy(button, null, endSession))
+    return mayChange(user) ? [...cellsOf(session), button] : cellsOf(session)
   })
-  const columns = mayChange ? [...SESSION_COLUMNS, 'acts'] : SESSION_COLUMNS
+  const columns = mayChange(user) ? [...SESSION_COLUMNS, 'acts'] : SESSION_COLUMNS
   return table(text('devices'), columns.map(text), rows).elements
 }
 
@@ -258,7 +268,7 @@ const cellsOf = (session) => [
   session.device ?? text('unknownDevice'),
   ownerOf(session),
   [time(session.created_at), ...openedFrom(session)],
-  [time(session.last_used_at), below(loginsFrom(session.ip))],
+  [time(session.last_used_at), loginsFrom(session.ip)],
 ]
 
 /** Return what a session was opened for: a program that uses a resource, a site, or an app. */
@@ -278,18 +288,18 @@ const accessOf = ({ client, resource, scopes }) => [
 /** Return the address from which a session was opened, and the device if it was another one. */
 const openedFrom = ({ opened, device }) =>
   [
-    below(loginsFrom(opened.ip)),
+    loginsFrom(opened.ip),
     opened.device === device ? null : below(opened.device ?? text('unknownDevice')),
   ].filter(Boolean)
 
 /** Return content that stands below a cell's main text. */
 const below = (content) => h('small', {}, content)
 
-/** Return an address, linked to the logins from there; a dash without an address. */
-function loginsFrom(ip) {
-  if (!ip) return whole(ip)
-  return h('a', { class: 'whole', href: `#/signins${queryOf({ network: ip })}`, title: text('loginsFrom') }, ip)
-}
+/** Return an address below a cell's main text, linked to the logins from there; null without an address. */
+const loginsFrom = (ip) =>
+  ip
+    ? below(h('a', { class: 'whole', href: `#/signins${queryOf({ network: ip })}`, title: text('loginsFrom') }, ip))
+    : null
 
 const endedDevices = (sessions) =>
   table(
@@ -321,6 +331,7 @@ function eventsOf(user) {
     columns: eventColumns().toSpliced(ABOUT_COLUMN, 1),
     ask: (cursor) => get('/events', { user_id: user.id, type: types, limit: 20, cursor }),
     cells: (event) => eventCells(event).toSpliced(ABOUT_COLUMN, 1),
+    detail: json,
   })
   return place
 }

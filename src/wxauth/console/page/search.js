@@ -4,15 +4,15 @@ import { queryOf } from './api.js'
 import { h } from './dom.js'
 import { icon } from './icons.js'
 import { nameOf } from './names.js'
-import { act, field, goTo, list, words } from './parts.js'
+import { act, besideTitle, field, goTo, list, words } from './parts.js'
 import { language, sentences, text } from './texts.js'
 
 /**
  * Return a form whose fields become the URL's query. The first field is the most common one. Each other field is behind
  * a chip with its name, and with its value if it is in use. `unchanged` contains parameters that a search keeps as they
- * are, and `others` contains further elements of the row.
+ * are.
  */
-export function filters(fields, section, { unchanged = {}, others = [] } = {}) {
+export function filters(fields, section, unchanged = {}) {
   const [first, ...rest] = fields
   const go = (values) => goTo(`#/${section}${queryOf({ ...unchanged, ...values })}`)
   const values = () => Object.fromEntries(fields.map(({ name, value }) => [name, value()]))
@@ -24,7 +24,6 @@ export function filters(fields, section, { unchanged = {}, others = [] } = {}) {
     'form',
     { class: 'filters', role: 'search', onsubmit: () => go(values()) },
     h('div', { class: 'search' }, first.element, slashKey, h('button', {}, text('search'))),
-    others.length ? h('div', { class: 'others' }, others) : null,
     rest.length ? h('div', { class: 'choices' }, chips, isUsed && clearButton) : null,
   )
   first.element.querySelector('label').className = 'unseen'
@@ -140,11 +139,11 @@ export function nothingFits(section, query, ...tries) {
 }
 
 /**
- * Show a list that is loaded completely and searched in the browser, below a search field and `others`, the buttons
- * that act on the list. Return the function that reloads the list. `columns` contains the names of the columns' texts.
- * The other options are those of `list`.
+ * Show a list that is loaded completely and searched in the browser, below a search field. `buttons`, which act on the
+ * list, stand beside the section's title. Return the function that reloads the list. `columns` contains the names of
+ * the columns' texts. The other options are those of `list`.
  */
-export function searchedList(main, section, query, others, { columns, ask, ...options }) {
+export function searchedList(main, section, query, buttons, { columns, ask, ...options }) {
   const term = query.get('q') ?? ''
   const fits = (item) => JSON.stringify({ ...item, logo: null }).toLowerCase().includes(term.toLowerCase())
   const searchField = field({
@@ -154,14 +153,15 @@ export function searchedList(main, section, query, others, { columns, ask, ...op
     value: term,
     placeholder: text(`search_${section}`),
   })
-  const bar = filters([searchField], section, { others })
+  const bar = filters([searchField], section)
+  const acts = besideTitle(main, buttons)
   const place = h('div', {})
   let isEmpty = false
   const search = async () => {
     const page = await ask()
     isEmpty = !term && !page.items.length
     bar.hidden = isEmpty
-    if (!isEmpty) bar.querySelector('.others')?.append(...others)
+    if (!isEmpty) acts.append(...buttons)
     return { ...page, items: page.items.filter(fits) }
   }
   const reload = () =>
@@ -169,7 +169,7 @@ export function searchedList(main, section, query, others, { columns, ask, ...op
       place,
       caption: text(section),
       columns: columns.map(text),
-      nothing: () => (isEmpty ? nothingYet(section, others) : nothingFits(section, query)),
+      nothing: () => (isEmpty ? nothingYet(section, buttons) : nothingFits(section, query)),
       ask: search,
       ...options,
     })

@@ -15,7 +15,9 @@ import {
   field,
   logoField,
   menu,
+  named,
   optionsOf,
+  pictured,
   popUp,
   showSecret,
   sureAbout,
@@ -72,20 +74,20 @@ const ENDPOINTS = {
 export function showServices(main, { query }) {
   const add = act('add', () => chooseKind(reload), { kind: 'primary add' })
   const reload = searchedList(main, 'services', query, [add], {
-    columns: ['name', 'scopes', 'redirectUris', 'acts'],
+    columns: ['name', 'scopes', 'redirectUris', 'created', 'acts'],
     ask: () => get('/clients'),
     open: (client) => (isOurs(client) ? null : () => edit(client, reload, isSite(client))),
     cells: (client) => [
-      [
-        client.logo ? h('img', { class: 'picture small', src: client.logo, alt: '' }) : null,
-        client.title ? h('strong', { class: 'title' }, client.title) : null,
-        h('code', {}, client.name),
-        client.is_public ? h('div', {}, tag(text('isPublic').split(/[:：]/)[0])) : null, // the text explains the word
-        client.device ? h('div', {}, tag(text('isDevice'))) : null,
-        h('small', { class: 'whole' }, `${text('created')} `, time(client.created_at)),
-      ].filter(Boolean),
+      named(
+        pictured(isSite(client) ? 'site' : 'service', client.logo),
+        client.title,
+        client.name,
+        client.is_public ? text('isPublic').split(/[:：]/)[0] : text('isConfidential'), // the text explains the word
+        ...(client.device ? [text('isDevice')] : []),
+      ),
       client.scopes.map((scope) => tag(scope)),
       client.redirect_uris.map((uri) => h('div', {}, code(uri))),
+      time(client.created_at),
       isOurs(client) ? null : acts(client, reload),
     ],
   })

@@ -55,7 +55,7 @@ export function showSignIns(main, { query }) {
       tab('successes', !isRefused, '#/signins'),
       tab('refusedLogins', isRefused, '#/signins?show=refused'),
     ),
-    filters(fields, 'signins', { unchanged }),
+    filters(fields, 'signins', unchanged),
     h('p', { class: 'quiet' }, text(isRefused ? 'refusedLead' : 'loginsLead')),
     place,
   )

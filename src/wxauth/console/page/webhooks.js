@@ -27,6 +27,7 @@ import {
 import { searchedList } from './search.js'
 import { actOn, number, percent, text } from './texts.js'
 import { SENT_TYPES, withMeaning } from './event_sentences.js'
+import { json } from './events.js'
 
 const PENDING_READ = 2000 // the pending deliveries of a webhook that are read to find the oldest
 const DELIVERIES_RATED = 100 // the newest deliveries of a webhook, from which its success rate is computed
@@ -65,13 +66,16 @@ export function showWebhooks(main, { id, query }) {
     columns: ['name', 'types', 'state', 'succeeded', 'acts'],
     ask: () => get('/webhooks'),
     open: (webhook) => () => (location.hash = viewOf(webhook)),
-    cells: (webhook) => [
-      [h('a', { class: 'title', href: viewOf(webhook) }, webhook.name), h('code', {}, webhook.url)],
-      webhook.types?.length ? webhook.types.map((type) => h('div', {}, code(type))) : text('allTypes'),
-      webhook.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
-      successRate(webhook),
-      acts(webhook, reload),
-    ],
+    cells: (webhook) => {
+      const outcome = h('div', { role: 'status' }) // of a test
+      return [
+        [h('a', { class: 'title', href: viewOf(webhook) }, webhook.name), h('code', {}, webhook.url)],
+        webhook.types?.length ? webhook.types.map((type) => h('div', {}, code(type))) : text('allTypes'),
+        webhook.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
+        [successRate(webhook), outcome],
+        acts(webhook, reload, outcome),
+      ]
+    },
   })
   if (id) main.append(deliveries({ name: decodeURIComponent(id) }))
 }
@@ -93,7 +97,7 @@ function successRate(webhook) {
 }
 
 /**
- * Return an element that loads and shows the body of a delivery when it is unfolded. The id of the event is a UUIDv7,
+ * Return an element that loads and shows the body of a delivery. The id of the event is a UUIDv7,
  * so it begins with the event's time in ms. Among the events of this time, the one of the delivery is found.
  */
 function payload({ event_id, type }) {
@@ -104,21 +108,15 @@ function payload({ event_id, type }) {
     const event = items.find(({ id }) => id === event_id)
     if (!event) return h('p', { class: 'quiet' }, text('gone'))
     const { ip: _ip, ...data } = event // other services do not get the address
-    return h('pre', { tabIndex: 0 }, JSON.stringify({ type, timestamp: event.at, data }, null, 2))
+    return json({ type, timestamp: event.at, data })
   }
-  const details = h('details', { class: 'raw' }, h('summary', {}, text('raw')), place)
-  details.addEventListener('toggle', () => {
-    const isLoaded = place.children.length > 0
-    if (!details.open || isLoaded) return
-    load(place, () => get('/events', query), render)
-  })
-  return details
+  load(place, () => get('/events', query), render)
+  return place
 }
 
-/** Return the buttons for a webhook, and an element for the outcome of a test. */
-function acts(webhook, reload) {
+/** Return the buttons for a webhook. The element `outcome` shows the result of a test. */
+function acts(webhook, reload, outcome) {
   const { name } = webhook
-  const outcome = h('div', { role: 'status' })
   const test = actAbout('test', name, () =>
     busy(test, outcome, async () => {
       const { status, milliseconds, error } = await post(`${path(webhook)}/test`)
@@ -149,7 +147,7 @@ function acts(webhook, reload) {
     sureAbout('newSecret', name, 'sureNewSecret', renewSecret, { kind: 'small' }),
     sureAbout('remove', name, 'sureRemoveWebhook', removeWebhook),
   ]
-  return [...menu(name, buttons), outcome]
+  return menu(name, buttons)
 }
 
 /** Show the dialog that changes a webhook or, without one, adds a webhook. */
@@ -212,23 +210,23 @@ function deliveries(webhook) {
       nothing: () => h('p', {}, text(state.value() ? 'nothingFits' : 'empty_deliveries')),
       ask: (cursor) => get(`${path(webhook)}/deliveries`, { state: state.value(), limit: 50, cursor }),
       cells: (delivery) => {
-        const outcome = h('div', { role: 'status' })
         const sendAgain = actAbout('replay', delivery.event_id, () =>
-          busy(sendAgain, outcome, async () => {
+          busy(sendAgain, null, async () => {
             await post(`${path(webhook)}/replay`, { event_id: delivery.event_id })
-            outcome.replaceChildren(text('done'))
+            toast(text('done'))
           }),
         )
         return [
           time(delivery.at),
-          [code(delivery.type), payload(delivery)],
+          code(delivery.type),
           tag(text(`state_${delivery.state}`), { delivered: 'ok', failed: 'bad' }[delivery.state] ?? 'note'),
           String(delivery.attempts),
           delivery.status === null ? delivery.error : whole(String(delivery.status)),
           time(delivery.next_at),
-          [sendAgain, outcome],
+          sendAgain,
         ]
       },
+      detail: payload,
     })
   state.control.addEventListener('change', show)
   show()
