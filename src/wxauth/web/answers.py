@@ -1,7 +1,4 @@
-"""The documentation of an operation's responses: an example built from the fields, and every possible failure.
-
-Also the responses that caches and browsers can store, and check again with `If-None-Match`.
-"""
+"""What operations return: examples and failures for their documentation, and responses that caches can check again."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,7 +18,7 @@ from wxauth_guard.problems import problem_document
 
 Failure = type[WxAuthError] | WxAuthError
 """A failure that an operation may return. For a class, the documentation shows a typical error of the class."""
-# In OpenAPI, it is a list of alternatives, in which `{}` means no credentials.
+# The alternatives that OpenAPI lists for an operation. Among them, `{}` means no credentials.
 Security = Sequence[Mapping[str, Sequence[str]]]
 
 BEARER: Final[Security] = ({BearerGuard.scheme_name: ()},)  # requires an access token

@@ -101,7 +101,7 @@ class DirectRoute(APIRoute):
 
 
 class DirectRequest(Request):
-    """Reading the body through Starlette's generator would take longer than validating it."""
+    """A request that reads its body without Starlette's generator, which would take longer than the validation."""
 
     _whole_body: bytes | None = None
 
@@ -199,27 +199,27 @@ class Shortcut:
         route = None
         if scope["type"] == "http" and not scope.get("root_path") and not self._app.dependency_overrides:
             route = self._routes.by_path.get((scope["method"], scope["path"])) or self._routes.find(scope)
-        if route is not None:
-            scope["app"], scope["route"] = self._app, route
-            request = DirectRequest(scope, receive)
-            try:
-                returned = await route.plan.run(request)
-            except Exception as exc:
-                handlers = self._app.exception_handlers
-                kind = next((kind for kind in type(exc).__mro__ if kind in handlers), None)
-                if kind is None:
-                    raise
-                response = handlers[kind](request, exc)
-                if not isinstance(response, Response):
-                    response = await response
-                await response(scope, receive, send)
-                if kind is Exception:
-                    raise  # like Starlette, so that the edge logs the failure
-                exc.__traceback__ = None  # its frames and the scope, which keeps the error, would be a reference cycle
-                return
-            await _send(returned, scope, receive, send)
+        if route is None:
+            await self._app(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        scope["app"], scope["route"] = self._app, route
+        request = DirectRequest(scope, receive)
+        try:
+            returned = await route.plan.run(request)
+        except Exception as exc:
+            handlers = self._app.exception_handlers
+            kind = next((kind for kind in type(exc).__mro__ if kind in handlers), None)
+            if kind is None:
+                raise
+            response = handlers[kind](request, exc)
+            if not isinstance(response, Response):
+                response = await response
+            await response(scope, receive, send)
+            if kind is Exception:
+                raise  # like Starlette, so that the edge logs the failure
+            exc.__traceback__ = None  # its frames and the scope, which keeps the error, would be a reference cycle
+        else:
+            await _send(returned, scope, receive, send)
 
 
 class DirectRoutes:
@@ -274,7 +274,7 @@ def operation_id(route: APIRoute) -> str:
 def text_parameters(*names: str) -> dict[str, Any]:
     """Return the `openapi_extra` of an endpoint that parses these query parameters itself.
 
-    It does not declare them, because FastAPI would respond to mistakes in them with 422.
+    Such an endpoint does not declare the parameters, because FastAPI would respond to mistakes in them with 422.
     """
     return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
 

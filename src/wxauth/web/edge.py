@@ -27,8 +27,8 @@ MAX_TARGET: Final = 8 * 1024  # bytes
 SENDING_SECONDS: Final = 30.0  # for the head, and by default for the body
 MAX_BODY: Final = 64 * 1024  # bytes, on each path that isn't in the `size_limits` of `Edge`
 MAX_CONTENT_TYPE: Final = 256  # characters, because libraries take quadratic time to parse its parameters
-# These are digits, including leading zeros: as many as 2**64 has. Python refuses to parse more than 4,300.
-MAX_CONTENT_LENGTH: Final = 20
+# A size below 2**64 has at most 20 digits, and Python refuses to parse more than 4,300. Leading zeros count, too.
+MAX_CONTENT_LENGTH_DIGITS: Final = 20
 MAX_PARAMETERS: Final = 128  # because libraries parse all parameters, even if no route reads them
 PROBLEM_KEY: Final = "wxauth.problem"  # the error that was returned
 STATUS_KEY: Final = "wxauth.status"  # for traces; 0 if nothing was sent
@@ -61,7 +61,7 @@ _TRACE_PARENT: Final = re.compile(
 )  # W3C Trace Context; the group contains the trace id
 _MAX_LOGGED_PATH: Final = 200
 _MAX_LOGGED_CAUSE: Final = 300
-# A parser of HTTP/1.1 accepts them. HTTP/0.9 has no header fields, and "2.0" in a request line is not HTTP/2.
+# A parser of HTTP/1.1 accepts these versions. HTTP/0.9 has no header fields, and "2.0" in a request line is not HTTP/2.
 _UNSUPPORTED_VERSIONS: Final = frozenset(("0.9", "2.0"))
 # Browsers send a head that is too large (status 431) only if they have too many cookies for the site.
 TOO_MANY_COOKIES_PAGE: Final = """<!doctype html><html lang="zh-CN"><meta charset="utf-8">
@@ -89,7 +89,7 @@ log = get_logger()
 
 
 class Leaving(Protocol):
-    """An object that knows whether this process is ending."""
+    """An object that knows whether this process is ending, and therefore closes connections."""
 
     is_leaving: bool
 
@@ -225,13 +225,13 @@ class _Exchange:
         self._received_size = 0
         # Without `100 Continue`, the client may send the body or another request next.
         self._waits_for_continue = head.waits_for_continue and not self._has_whole_body
-        # Under some servers, the body of a request for an upgrade would be the next request. Where a body ends that
-        # follows a refused head is not certain, either.
+        # Under some servers, the body of a request for an upgrade would be the next request. It is also uncertain where
+        # the body ends that follows a refused head.
         asks_for_upgrade = head.asks_for_upgrade and IGNORES_UPGRADES not in scope.get("extensions", ())
         self._must_close = is_refused or asks_for_upgrade
 
     async def receive(self) -> Message:
-        # If the body is empty or has arrived, the limits do not apply to the wait for the client's disconnection.
+        # Once the whole body has arrived, the app waits for the client's disconnection, to which no limit applies.
         if self._has_whole_body:
             return await self._receive_from_server()
         if self._declared_size is not None and self._declared_size > MAX_BODY:
@@ -291,13 +291,13 @@ def _limit_for(scope: Scope, limits: Iterable[tuple[re.Pattern[str], Number]], d
     return default
 
 
-# It passes over the header fields only once, because it runs for each request.
+# This function reads the header fields in only one pass, because it runs for each request.
 def _read_head(scope: Scope) -> _Head:
     request_id_sent = body_size = trace = refusal = None
     waits_for_continue = has_host = is_chunked = False
     asks_for_upgrade = scope["method"] == "CONNECT"
     query = scope["query_string"]
-    # If there is a query, the question mark before it counts, too.
+    # If there is a query, the question mark before the query counts, too.
     size = target_size = len(scope.get("raw_path") or scope["path"]) + len(query) + bool(query)
     cookies: list[bytes] = []
     for name, value in scope["headers"]:
@@ -307,22 +307,18 @@ def _read_head(scope: Scope) -> _Head:
         if name == b"host":
             # If there are two fields, a proxy may have chosen the route by the other field (RFC 9112, section 3.2).
             if has_host:
-                refusal = InvalidRequest("a request must have exactly one Host header", status=HTTPStatus.BAD_REQUEST)
+                refusal = _bad_request("a request must have exactly one Host header")
             has_host = True
         elif name == b"x-request-id":
             request_id_sent = value.decode("latin-1")
         elif name == b"content-length":
-            if len(value) > MAX_CONTENT_LENGTH:
-                refusal = InvalidRequest(
-                    f"Content-Length must have at most {MAX_CONTENT_LENGTH} digits", status=HTTPStatus.BAD_REQUEST
-                )
+            if len(value) > MAX_CONTENT_LENGTH_DIGITS:
+                refusal = _bad_request(f"Content-Length must have at most {MAX_CONTENT_LENGTH_DIGITS} digits")
             else:
                 body_size = int(value)  # the server has checked that this is a number
         elif name == b"content-type":
             if len(value) > MAX_CONTENT_TYPE:
-                refusal = InvalidRequest(
-                    f"Content-Type must have at most {MAX_CONTENT_TYPE} characters", status=HTTPStatus.BAD_REQUEST
-                )
+                refusal = _bad_request(f"Content-Type must have at most {MAX_CONTENT_TYPE} characters")
         elif name == b"cookie":
             cookies.append(value)
         elif name == b"expect":
@@ -332,12 +328,12 @@ def _read_head(scope: Scope) -> _Head:
         elif name == b"transfer-encoding":
             # Servers disagree about where a body with other codings ends.
             if is_chunked or value.lower() != b"chunked":
-                refusal = InvalidRequest("Transfer-Encoding must be 'chunked'", status=HTTPStatus.BAD_REQUEST)
+                refusal = _bad_request("Transfer-Encoding must be 'chunked'")
             is_chunked = True
         elif (trace_parent := _TRACE_PARENT.fullmatch(value)) is not None:  # only `traceparent` remains
             trace = trace_parent[1].decode()
     if not has_host and scope["http_version"] == "1.1":
-        refusal = InvalidRequest("a request must have exactly one Host header", status=HTTPStatus.BAD_REQUEST)
+        refusal = _bad_request("a request must have exactly one Host header")
     return _Head(
         size=size,
         target_size=target_size,
@@ -369,12 +365,16 @@ def _refusal_of(scope: Scope, head: _Head) -> InvalidRequest | None:
     # A route's pattern ends with `$`, which also matches before a final newline. `isprintable` is only a faster check,
     # which most paths pass.
     if not path.isprintable() and _CONTROL_CHARACTER.search(path) is not None:
-        return InvalidRequest(CONTROL_CHARACTERS_REFUSED, status=HTTPStatus.BAD_REQUEST)
+        return _bad_request(CONTROL_CHARACTERS_REFUSED)
     if scope["query_string"].count(b"&") >= MAX_PARAMETERS:
-        return InvalidRequest(f"a query must have at most {MAX_PARAMETERS} parameters", status=HTTPStatus.BAD_REQUEST)
+        return _bad_request(f"a query must have at most {MAX_PARAMETERS} parameters")
     if scope.get("http_version") in _UNSUPPORTED_VERSIONS:
-        return InvalidRequest("the version of a request must be HTTP/1.1 or HTTP/1.0", status=HTTPStatus.BAD_REQUEST)
+        return _bad_request("the version of a request must be HTTP/1.1 or HTTP/1.0")
     return None
+
+
+def _bad_request(detail: str) -> InvalidRequest:
+    return InvalidRequest(detail, status=HTTPStatus.BAD_REQUEST)
 
 
 def _response_to(refusal: InvalidRequest, scope: Scope) -> Response:

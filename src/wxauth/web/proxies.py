@@ -19,7 +19,7 @@ from wxauth.settings.addresses import plain_address
 
 log = get_logger()
 
-# Then wxauth trusts every peer, and takes the last entry of `X-Forwarded-For` as the client.
+# With this value, wxauth trusts every peer, and takes the last entry of `X-Forwarded-For` as the client.
 ANYBODY: Final = "*"
 
 _MAX_PROXIES: Final = 32  # if there are more, `X-Forwarded-For` is ignored
@@ -51,8 +51,8 @@ class BehindProxies:
     Args:
         trusted: The addresses and networks of the proxies, or only `ANYBODY`.
         root_path: The issuer's path, whether or not a proxy has removed it. If empty, the server's own path is used.
-        gateways: A path that gateways ask about their clients' requests, and the function that leaves only the question
-            of a request whose path contains this path.
+        gateways: The path at which gateways ask whether to admit a request of a client, and a function. The function
+            removes the parts of the client's request from the scope of a request whose path contains this path.
     """
 
     def __init__(

@@ -30,7 +30,8 @@ from wxauth.i18n import Text
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"  # without control characters: PostgreSQL refuses NUL
 StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
 
-_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DATE_BEFORE_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 # The ids of one login, which most examples of the API documentation show.
 EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
 EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
@@ -43,14 +44,15 @@ _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")  # 16 bytes in base64url
 _TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")  # the time (8 bytes) and the id (16 bytes)
 _TIME_BYTES: Final = 8
 _NOT_A_CURSOR: Final = "Must be a next_cursor of this list"
-FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}  # of a list that is sorted by time and id
+# The parameters of a statement that reads the first page of a list that is sorted by time and id.
+FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}
 _FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
 Row = TypeVar("Row")
 
 
 def _check_has_date(value: object) -> object:
     # Pydantic would also accept a number, and guess whether the number means seconds or milliseconds.
-    if not isinstance(value, str) or not _DATE.match(value):
+    if not isinstance(value, str) or not _DATE_BEFORE_TIME.match(value):
         raise ValueError("Must be a time with an offset, such as 2026-11-20T08:00:00+08:00")
     return value
 
@@ -66,9 +68,8 @@ Time = Annotated[AwareDatetime, BeforeValidator(_check_has_date), AfterValidator
 
 
 def _beginning_of_date(value: object) -> object:
-    return (
-        f"{value}T00:00:00Z" if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value) else value
-    )
+    is_date = isinstance(value, str) and _DATE.fullmatch(value)
+    return f"{value}T00:00:00Z" if is_date else value
 
 
 DateOrTime = Annotated[Time, BeforeValidator(_beginning_of_date), WithJsonSchema({"type": "string"})]
@@ -232,13 +233,13 @@ class PageQuery(Parameters):
 class TimedPageQuery(PageQuery):
     """The parameters that select a page of a list that is sorted by time and id."""
 
-    cursor: TimedCursor | None = Field(  # type: ignore[assignment]  # another type
+    cursor: TimedCursor | None = Field(  # type: ignore[assignment]  # the type differs from that in `PageQuery`
         default=None, description="The `next_cursor` of the previous page."
     )
 
     @property
     def after(self) -> dict[str, object]:
-        """Parameters of a statement."""
+        """The parameters of a statement that reads the rows after the cursor."""
         if self.cursor is None:
             return FIRST_PAGE
         after_at, after_id = self.cursor

@@ -286,7 +286,7 @@ class Plan:
 def _with_positional_arguments(
     call: Callable[..., Any], places_by_name: Mapping[str, int]
 ) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """The arguments are positional, because a call with named arguments takes twice as long."""
+    """Make the arguments of a call positional, because a call with named arguments takes twice as long."""
     parameters = inspect.signature(call).parameters
     has_keyword_only = any(each.kind is each.KEYWORD_ONLY for each in parameters.values())
     if parameters.keys() == places_by_name.keys() and not has_keyword_only:
