@@ -21,7 +21,7 @@ from tests.sweeps import swept
 from tests.world import Rows, until
 from wxauth.core.connecting import DEADLINES, MAX_IDLE_SECONDS, Deadlines
 from wxauth.core.database import Database, Transaction
-from wxauth.core.migrations import begin_migration, migrate
+from wxauth.core.migrations import migrate, migration_connection
 from wxauth.core.outages import DatabaseUrlRefused, NothingCommitted, reason_of
 from wxauth.core.statements import Nothing, Statement
 from wxauth.errors import StorageUnavailable
@@ -205,7 +205,7 @@ async def test_a_transaction_sees_what_others_commit_whatever_the_databases_defa
     async with opened(database_url + more) as database:
         async with database.begin() as transaction:
             assert await transaction.value(isolation) == "read committed"
-        async with begin_migration(database) as migration:
+        async with migration_connection(database) as migration:
             assert (await migration.execute(text(isolation.text))).scalar() == "read committed"
         assert await database.value(isolation) == in_statement
 
@@ -292,13 +292,13 @@ async def between_pages(database: Database, lose: Lose) -> None:
 
 
 async def in_a_migration(database: Database, lose: Lose) -> None:
-    async with begin_migration(database) as migration:
+    async with migration_connection(database) as migration:
         await lose()
         await migration.execute(text(ONE.text))
 
 
 async def at_a_migrations_commit(database: Database, lose: Lose) -> None:
-    async with begin_migration(database):
+    async with migration_connection(database):
         await lose()
 
 

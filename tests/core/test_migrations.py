@@ -26,7 +26,7 @@ from tests.databases import claim, scripts_of_next_version
 from tests.world import Rows, until
 from wxauth.clients.models import CLIENT_NAME_PATTERN, Scope
 from wxauth.core.database import Database
-from wxauth.core.migrations import BASE, MigrationBlocked, MigrationImpossible, begin_migration, migrate
+from wxauth.core.migrations import BASE, MigrationBlocked, MigrationImpossible, migrate, migration_connection
 from wxauth.core.models import all_tables
 from wxauth.core.revisions import KNOWN_REVISIONS, SCRIPTS, current_revision, is_usable
 from wxauth.events.models import DeliveryState
@@ -69,7 +69,7 @@ async def columns_of(rows: Rows) -> set[tuple[object, ...]]:
 
 @pytest.mark.slow
 async def test_the_models_have_the_columns_of_the_migrated_schema(empty: Empty, rows: Rows) -> None:
-    async with begin_migration(empty.database) as connection:
+    async with migration_connection(empty.database) as connection:
         await connection.run_sync(all_tables().create_all)
     assert await columns_of(empty.rows) == await columns_of(rows)
 
@@ -149,7 +149,7 @@ async def test_a_migration_that_fails_leaves_nothing_behind(empty: Empty) -> Non
 
 
 async def test_a_migration_may_take_longer_than_a_statement_of_the_service(empty: Empty) -> None:
-    async with begin_migration(empty.database) as connection:
+    async with migration_connection(empty.database) as connection:
         for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
             assert (await connection.exec_driver_sql(f"SHOW {setting}")).scalar() == "0"
 

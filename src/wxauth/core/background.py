@@ -16,11 +16,11 @@ from wxauth.core.outages import outage_log
 from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
 
-FINISH_SECONDS: Final = 1.0  # of tasks when the service ends
-MAX_RETRIES: Final = 10_000  # in memory
+FINISH_SECONDS: Final = 1.0  # for tasks when the service ends
+MAX_WAITING_RETRIES: Final = 10_000
 RETRY_PAUSE_SECONDS: Final = 0.25
-LAST_ROUND_SECONDS: Final = 2.0  # of retries when the service ends
-LAST_STORE_SECONDS: Final = 2.0  # of a buffer when the service ends
+LAST_ROUND_SECONDS: Final = 2.0  # for retries when the service ends
+LAST_STORE_SECONDS: Final = 2.0  # for a buffer when the service ends
 WRITES_AWAITING_RETRY: Final = Gauge(
     "wxauth_writes_awaiting_retry",
     "Failed writes queued for retry, by kind.",
@@ -99,10 +99,9 @@ def task_of(
     return task
 
 
-# Otherwise, asyncio would log that nobody has retrieved the exception.
 def _retrieve_exception(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
-        task.exception()
+        task.exception()  # otherwise, asyncio would log that nobody has retrieved the exception
 
 
 async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failure_event: str) -> NoReturn:
@@ -159,15 +158,13 @@ class Retries:
     ) -> None:
         """Retry a write of this kind until it succeeds, for at most `patience` seconds.
 
-        `write` may be called several times.
-
-        If a retry of the same kind and key is already waiting, that retry continues, and `write` is ignored. The log
-        lines contain `fields`, which must be enough for an operator to repeat a lost write by hand. `failure` is the
-        error of the first attempt.
+        `failure` is the error of the first attempt. `write` may be called several times. If a retry of the same kind
+        and key is already waiting, that retry continues, and `write` is ignored. The log lines contain `fields`, which
+        must be enough for an operator to repeat a lost write by hand.
         """
         if (kind, key) in self._retries:
             return
-        if len(self._retries) >= MAX_RETRIES:
+        if len(self._retries) >= MAX_WAITING_RETRIES:
             log.error("retry_lost", what=kind, reason="too many have been put off", **fields)
             return
         # An outage or a cancellation has no cause in the code, so its traceback would not help.
@@ -185,7 +182,7 @@ class Retries:
             self._rounds = asyncio.create_task(self._run_rounds(), name="retries")
 
     async def run_now(self, kind: str, key: Hashable) -> None:
-        """Run the retry of this kind and key now, if one is waiting. Raises: any error of the write."""
+        """Run the retry of this kind and key now, if one is waiting. Errors of the write are raised."""
         retry = self._retries.get((kind, key))
         if retry is not None:
             await retry.write()
@@ -246,7 +243,7 @@ class Retries:
 class WriteBuffer(ABC):
     """The data that a process has collected since it last wrote such data to the database."""
 
-    failure_event: ClassVar[str]  # during an outage, only if the last write fails
+    failure_event: ClassVar[str]  # logged for an outage only if the data is lost when the service ends
     store_pause: ClassVar[float]  # seconds
     database: Database
     clock: Clock

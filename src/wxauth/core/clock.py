@@ -28,10 +28,10 @@ since_boot: Final = time.monotonic if _BOOT_CLOCK is None else partial(time.cloc
 
 CORRECTION_PAUSE_SECONDS: Final = 5.0
 FIRST_PAUSE_SECONDS: Final = 0.1  # requests might arrive as soon as the database responds
-_MAX_RESPONSE_SECONDS: Final = 1.0  # then the database's time is too inexact
+_MAX_RESPONSE_SECONDS: Final = 1.0  # after a slower response, the time would be too inexact
 MIN_REPORTED_DIFFERENCE: Final = timedelta(seconds=5)
 _REPORT_PAUSE: Final = timedelta(minutes=10)
-_STEP_BYTES: Final = 4  # between two ids with the same millisecond
+_STEP_BYTES: Final = 4  # of the random difference between two ids with the same millisecond
 _BITS_AFTER_TIME: Final = 80  # the first 48 bits are milliseconds
 _MAX_MILLISECONDS: Final = 2**48 - 1
 FIRST_ID: Final = UUID(int=0)
@@ -56,7 +56,7 @@ class DatabaseClock:
 
     def __init__(self, own: Clock = utc_now) -> None:
         self.own = own
-        self.ahead = timedelta()  # this machine's clock, of the database's, at the last correction
+        self.ahead = timedelta()  # how far this machine's clock was ahead of the database's at the last correction
         self._reading: tuple[datetime, float] | None = None  # the database's time, and `since_boot` at that moment
 
     @property

@@ -30,7 +30,7 @@ A statement that has waited for a lock must see the changes that the holder of t
 itself, because an operator can give the database a different default. Only a single statement behind a pooler has the
 database's default level.
 """
-_PREPARED: Final = "prepared"  # a PgBouncer that supports prepared statements
+_PREPARED: Final = "prepared"  # the value of `pgbouncer` for a PgBouncer that supports prepared statements
 MAX_IDLE_SECONDS: Final = 240.0  # firewalls and proxies often drop an idle connection after five minutes
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
 
@@ -39,17 +39,16 @@ CLOSE_TIMEOUT_SECONDS: Final = 3.0
 class Deadlines:
     """The time limits of database access, in seconds."""
 
-    total: float = 8.0  # for a statement or transaction with the wait for a connection, and for an idle transaction
-    statement: float = 4.0  # then the server cancels it, before wxauth closes the connection
-    silence: float = 4.5  # then wxauth closes the connection
+    # The time of a statement or transaction includes the wait for a connection. A transaction may be idle as long.
+    total: float = 8.0
+    statement: float = 4.0  # after which the server cancels the statement, before wxauth closes the connection
+    silence: float = 4.5  # of the server, after which wxauth closes the connection
     # wxauth usually holds its own locks only for milliseconds, so a long wait is probably for another program's lock.
     # Such a wait must end soon, because the waiting request occupies a connection that other requests need.
     lock: float = 2.0
     connect: float = 3.0  # to one host of the URL
     connect_to_any: float = 6.0  # to all hosts, each for an equal part
-    batch_wait: float = (
-        0.002  # then a running statement no longer delays the next batch (`Batches` in `core.statements`)
-    )
+    batch_wait: float = 0.002  # of a batch for the previous one to end (see `Batches` in `core.statements`)
 
     @property
     def server_limits(self) -> dict[str, int]:
@@ -140,7 +139,7 @@ def _options_for(parsed_url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: D
 
 class _Idle(NamedTuple):
     connection: asyncpg.Connection
-    since: float
+    since: float  # in the event loop's time
 
 
 class Connections:
@@ -154,9 +153,9 @@ class Connections:
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> None:
         self._connect = connect
         self._places = asyncio.Semaphore(size)
-        self._idle: list[_Idle] = []  # the one that was released last is the last
-        self._lent: dict[asyncpg.Connection, int] = {}  # with the `_generation` of that time
-        self._generation = 0
+        self._idle: list[_Idle] = []  # in the order in which they were released
+        self._lent: dict[asyncpg.Connection, int] = {}  # each with the `_generation` in which it was lent
+        self._generation = 0  # `expire` and `aclose` begin another one
 
     async def acquire(self) -> asyncpg.Connection:
         """Lend the idle connection that was released last, or open one. The caller must `release` it."""

@@ -47,7 +47,7 @@ MAX_CONNECTIONS: Final = 15
 # `limits/concurrency.py` let one user occupy only four.
 MAX_TRANSACTIONS: Final = 5
 MAX_SNAPSHOTS: Final = 4  # each has its own connection, outside the pool
-# They limit a statement, and the time between two statements.
+# The first limits a statement, and the second limits the time between two statements.
 _SNAPSHOT_LIMITS: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 # Each transaction sets the isolation level, because a pooler does not keep a session's settings.
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"
@@ -103,8 +103,7 @@ class Transaction(_Reader):
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
-        # The statement that failed last raised it. Any other error that leaves the block did not come from the
-        # database.
+        # The error of the statement that failed last. Any other error that leaves the block is not the database's.
         self.failure: BaseException | None = None
 
     async def run(self, statement: Statement[object], /, **values: object) -> int:
@@ -380,7 +379,7 @@ class Database(_Reader):
 
 
 class _Limit:
-    """With `translates`, it also replaces an error with StorageUnavailable if the database's state causes the error."""
+    """A time limit for a block. With `translates`, an error caused by the database's state becomes StorageUnavailable."""
 
     __slots__ = ("_timeout", "_translates")
 

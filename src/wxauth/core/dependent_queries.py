@@ -29,7 +29,7 @@ _TABLE: Final = r'(?:"?\w+"?\.)?"?(?P<table>\w+)"?'  # with or without its schem
 _ALTER_TABLE: Final = re.compile(
     rf"\bALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_TABLE}\s(?P<changes>[^;]*)", re.IGNORECASE
 )
-# It does not match a clause that drops something else, such as a constraint or a default.
+# The pattern does not match a clause that drops something else, such as a constraint or a default.
 _CHANGE: Final = re.compile(
     r"\bALTER\s+(?:COLUMN\s+)?\"?(?P<altered>\w+)\"?\s+(?:SET\s+DATA\s+)?TYPE\b"
     r"|\bDROP\s+(?:COLUMN\s+)?(?:IF\s+EXISTS\s+)?(?!(?:CONSTRAINT|DEFAULT|NOT|IDENTITY|EXPRESSION)\b)"
@@ -49,7 +49,7 @@ class Dependent:
     uses: str  # the first of its columns, such as `users.nickname`, or a table that is dropped
 
 
-# It also finds objects that wxauth created.
+# The statement also finds objects that wxauth created.
 _DEPENDENTS: Final = Statement[Dependent]("""
 WITH changed_columns AS (
     SELECT attrelid AS table_oid, attnum AS column_number, attname AS column_name,

@@ -36,8 +36,8 @@ _UNKNOWN_TO_ASYNCPG: Final = frozenset(
         "tcp_user_timeout",
     ]
 )
-# asyncpg lacks these, and wxauth connects without them.
-_LEFT_OUT: Final = frozenset(
+# asyncpg lacks these features, and wxauth connects without them.
+_OMITTED: Final = frozenset(
     [
         *(("channel_binding", value) for value in ("require", "prefer", "disable")),
         *(("gssencmode", value) for value in ("prefer", "disable")),
@@ -57,8 +57,8 @@ _SYSTEM_FILES: Final = (
 _PORT: Final = r"0*(?!0)(?:\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
 _HOST_IN_LIST: Final = rf"(?:/[^,]*|(?:\[[^\],]+\]|[^,:\[]*)(?::{_PORT})?)"
 _TLS_VERSION: Final = r"TLSv1(?:\.[123])?"
-# asyncpg rejects any other value of these.
-_VARIABLES: Final = {
+# asyncpg rejects any other value of these variables.
+_VARIABLE_PATTERNS: Final = {
     "PGHOST": rf"{_HOST_IN_LIST}(?:,{_HOST_IN_LIST})*",
     "PGPORT": rf"{_PORT}(?:,{_PORT})*",
     "PGSSLMODE": "disable|allow|prefer|require|verify[-_]ca|verify[-_]full",
@@ -70,6 +70,7 @@ _VARIABLES: Final = {
 }
 _AUTHORITY_FILES: Final = ("sslrootcert", "sslcrl")
 _CLIENT_FILES: Final = ("sslcert", "sslkey")
+# libpq also reads these parameters from the environment, as `PG` with the name in capitals.
 _IN_ENVIRONMENT: Final = (
     "host",
     "port",
@@ -81,10 +82,10 @@ _IN_ENVIRONMENT: Final = (
     "sslmode",
     *_AUTHORITY_FILES,
     *_CLIENT_FILES,
-)  # also as `PG` with the name in capitals
+)
 # In these modes, asyncpg reads `_AUTHORITY_FILES`.
 _MODES_READING_AUTHORITIES: Final = frozenset({"require", "verify-ca", "verify-full"})
-# asyncpg reads them from `~/.postgresql` if they exist.
+# asyncpg reads these files from `~/.postgresql` if they exist.
 _FILES_AT_HOME: Final = ("postgresql.crt", "postgresql.key", "root.crt", "root.crl")
 _DEFAULT_PORT: Final = "5432"
 # Any other error means that this process may not read the file.
@@ -120,7 +121,7 @@ def read_url(url: str) -> DatabaseUrl:
     query = {
         name: value
         for name, value in query.items()
-        if name not in _UNKNOWN_TO_ASYNCPG and (name, value) not in _LEFT_OUT
+        if name not in _UNKNOWN_TO_ASYNCPG and (name, value) not in _OMITTED
     }
     refusal = None
     if (query.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")) == _SYSTEM:
@@ -187,7 +188,7 @@ def hide_unreadable_home() -> None:
 
 
 def host_and_port(dsn: str) -> tuple[str, str]:
-    """The host is empty for the default socket."""
+    """Return the host, which is empty for the default socket, and the port."""
     parameters = _parameters(dsn)
     return parameters.get("host", ""), parameters.get("port", _DEFAULT_PORT)
 
@@ -196,8 +197,7 @@ def password_in_file(dsn: str) -> str | None:
     r"""Return the password that the password file contains for a DSN.
 
     wxauth reads the file itself, because asyncpg would leave the backslashes of `\:` and `\\` in the password. If the
-    DSN or the environment contains a password, or names a service, there is none: only asyncpg reads the service's
-    file.
+    DSN or the environment contains a password, or names a service, whose file only asyncpg reads, return None.
     """
     parameters = _parameters(dsn)
     if parameters.keys() & {"password", "service"}:
@@ -262,7 +262,7 @@ def wrong_variable(dsn: str) -> str | None:
     overridden = {f"PG{name.replace('_', '').upper()}" for name, _value in parse_qsl(parts.query)}
     if parts.hostname:
         overridden.add("PGHOST")
-    for name, pattern in _VARIABLES.items():
+    for name, pattern in _VARIABLE_PATTERNS.items():
         value = os.environ.get(name)
         if value and name not in overridden and not re.fullmatch(pattern, value, re.ASCII):
             return name
@@ -291,10 +291,8 @@ def _why_unusable(name: str, parameters: Mapping[str, str]) -> str | None:
 
 
 def _errno_of_reading(file: Path) -> int | None:
-    """Do not open the file, because opening a pipe waits for its writer.
-
-    Do not use `Path.exists`, which from Python 3.14 on also returns False if this process may not search the folder.
-    """
+    # This function does not open the file, because opening a pipe waits for its writer. It does not use `Path.exists`,
+    # which from Python 3.14 on also returns False if this process may not search the folder.
     try:
         mode = file.stat().st_mode
     except OSError as exc:

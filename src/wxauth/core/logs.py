@@ -19,11 +19,10 @@ from pydantic_core import to_json
 from structlog.typing import FilteringBoundLogger
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)  # None outside of requests
-
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)  # W3C Trace Context
 
 _MAX_FRAMES: Final = 14  # the innermost ones
-_MAX_MESSAGE: Final = 500
+_MAX_MESSAGE_LENGTH: Final = 500
 # The error messages of libraries may contain secrets: parameters of WeChat's URLs, tokens, or passwords in a DSN.
 _SECRETS: Final = re.compile(
     r"(?i)(?P<name>(?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
@@ -40,7 +39,7 @@ _QUOTED_VALUES: Final = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
 _MAX_NAMES_PER_DAY: Final = 1000
-_MAX_SEARCHED: Final = 8192  # because the patterns take quadratic time for some texts
+_MAX_SEARCHED_LENGTH: Final = 8192  # because the patterns take quadratic time for some texts
 # The messages of this class of SQLSTATE codes quote values. `_QUOTED_VALUES` finds only their English phrases, and
 # PostgreSQL may translate its messages.
 _DATA_EXCEPTION: Final = "22"
@@ -100,9 +99,8 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
 
 
 def redact(text: str) -> str:
-    """Mask what looks like a secret, or like a value that PostgreSQL has quoted. The text is also cut off."""
-    # The text is shortened first, because the patterns take quadratic time for some texts.
-    text = _QUOTED_VALUES.sub(r"\1 ***", text[:_MAX_SEARCHED])
+    """Mask what looks like a secret, or like a value that PostgreSQL has quoted, and cut off a very long text."""
+    text = _QUOTED_VALUES.sub(r"\1 ***", text[:_MAX_SEARCHED_LENGTH])
     return _SECRETS.sub(_masked, text)
 
 
@@ -117,7 +115,7 @@ def message_of(exc: BaseException) -> str:
     sqlstate = str(getattr(exc, "sqlstate", None) or "")
     if sqlstate.startswith(_DATA_EXCEPTION):
         return f"SQLSTATE {sqlstate}; its message quotes a value"
-    return redact(str(exc))[:_MAX_MESSAGE]
+    return redact(str(exc))[:_MAX_MESSAGE_LENGTH]
 
 
 def lines_of(exc: BaseException) -> list[str]:
@@ -168,7 +166,7 @@ def console_line(*, colors: bool) -> Render:
     return line
 
 
-# Clients choose paths and names.
+# Clients choose paths and names, which may contain control characters for the terminal.
 def _printable(text: str) -> str:
     if text.isprintable():
         return text
@@ -219,9 +217,9 @@ def _redact_foreign(_logger: object, _name: str, event: LogEvent) -> LogEvent:
 
 
 class _UnfailingStream:
-    """If the stream is closed or full, log lines are lost, but requests succeed.
+    """A stream to which `structlog` writes bytes, and `logging` writes text.
 
-    `structlog` writes bytes to it, and `logging` writes text.
+    If it is closed or full, log lines are lost, but requests succeed.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -237,7 +235,7 @@ class _UnfailingStream:
             self._stream.flush()
 
     def discard(self) -> None:
-        """Otherwise Python would try to write the lines at exit, and fail."""
+        """Drop lines that cannot be written. Otherwise Python would try to write them at exit, and fail."""
         with suppress(ValueError):  # the stream is closed
             try:
                 self._stream.flush()

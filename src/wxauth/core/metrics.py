@@ -137,7 +137,6 @@ REFUSED: Final = Counter(
     "Requests answered with an error, by its code. wechat_misconfigured counts each rejection by WeChat that only the "
     "operator can end, even if the request got another response.",
     "code",
-    # Alerts depend on increases, so each code has a count of 0 from the start. The modules that declare errors are
-    # imported above, so no class is missing.
+    # The modules that declare errors are imported above, so no class is missing.
     first=sorted({kind.code for kind in _subclasses_of(WxAuthError) if hasattr(kind, "code")}),
 )

@@ -142,7 +142,7 @@ async def migrate(
 
 
 @asynccontextmanager
-async def begin_migration(
+async def migration_connection(
     database: Database, *, is_transactional: bool = True, lock_patience: float = 0.0
 ) -> AsyncIterator[AsyncConnection]:
     """Open a SQLAlchemy connection for a step of a migration, without a time limit for a statement.
@@ -220,7 +220,7 @@ async def _refuse_dependents(database: Database, steps: Sequence[_Step], all_scr
 async def _revoke_rights_of_public(database: Database) -> None:
     statements = await database.values(REVOKES_FROM_PUBLIC, tables=our_tables())
     if statements:
-        async with begin_migration(database) as connection:
+        async with migration_connection(database) as connection:
             for statement in statements:
                 await connection.exec_driver_sql(statement)
 
@@ -235,7 +235,9 @@ async def _run_step(database: Database, scripts: Path, step: _Step, *, lock_pati
     # A revision outside of a transaction uses statements that do not make other clients wait, so it may wait for a lock
     # without a limit.
     patience = lock_patience if step.is_transactional else 0.0
-    async with begin_migration(database, is_transactional=step.is_transactional, lock_patience=patience) as connection:
+    async with migration_connection(
+        database, is_transactional=step.is_transactional, lock_patience=patience
+    ) as connection:
         await connection.run_sync(run)
 
 
@@ -250,7 +252,7 @@ async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, *, paus
             if isinstance(exc.driver_exception, asyncpg.DuplicateTableError):
                 raise MigrationImpossible(Text(_FOREIGN_TABLE, reason=exc.driver_exception)) from exc
             if not isinstance(exc.driver_exception, _IN_USE):
-                reason = _reason_of(exc.driver_exception)
+                reason = _message_and_detail(exc.driver_exception)
                 raise MigrationRefused(Text(_REVISION_REJECTED, revision=step.revision, reason=reason)) from exc
             if loop.time() >= give_up_at:
                 raise MigrationBlocked(Text(_TABLE_LOCKED, revision=step.revision, seconds=patience)) from exc
@@ -260,7 +262,7 @@ async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, *, paus
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
 
 
-def _reason_of(exc: asyncpg.PostgresError) -> str:
+def _message_and_detail(exc: asyncpg.PostgresError) -> str:
     detail = "; ".join((exc.detail or "").splitlines()[:_MAX_DETAIL_LINES])
     message = " ".join(str(exc).partition("\nDETAIL:")[0].split())
     return f"{message} ({detail})" if detail else message

@@ -77,7 +77,7 @@ REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.Invali
 _NO_AUTHORITY_WORDS: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
 _TLS_REFUSED_WORDS: Final = "rejected SSL upgrade"
 _SETTING_REFUSED_WORDS: Final = "unsupported startup parameter"  # of PgBouncer; PostgreSQL never uses them
-# The message with these words shows an object instead of the possible values.
+# The message that contains these words shows a Python object instead of the possible values.
 _WRONG_SESSION_WORDS: Final = "target_session_attrs is expected"
 _SET_WORDS: Final = "permission denied to set parameter"
 _QUOTED_NAME: Final = re.compile('"([a-z_.]+)"')
@@ -99,7 +99,8 @@ _CAUSES: Final = (
     (FileNotFoundError, _("has no such socket: {reason}")),
     (BaseException, _("can't be reached: {reason}")),
 )
-# One of them is the refusal of the role: if the password file is missing, wxauth sends no password.
+# A file that asyncpg cannot use may cause these errors. For example, if the password file is missing, wxauth sends no
+# password, and PostgreSQL refuses the role.
 _MAYBE_FROM_A_FILE: Final = (
     FileNotFoundError,
     PermissionError,
@@ -171,8 +172,7 @@ def reason_of(exc: BaseException) -> str:
     return message_of(cause).partition("\n")[0] if is_safe else type(cause).__name__
 
 
-def why_not_connected(exc: BaseException, dsn: str) -> NotConnected:
-    """Return an error with a text that contains the host and port, and explains why there is no connection."""
+def _not_connected(exc: BaseException, dsn: str) -> NotConnected:
     host, port = libpq.host_and_port(dsn)
     place = f"[{host}]:{port}" if ":" in host else f"{host or 'the default socket'}:{port}"
     unusable = libpq.unusable_file(dsn) if isinstance(exc, _MAYBE_FROM_A_FILE) else None
@@ -256,7 +256,7 @@ outage_log: Final = OutageLog(10.0)
 
 NO_RESPONSE: Final = _("the database doesn't respond")
 NOT_USABLE: Final = _("the database's URL or environment isn't usable")
-# Some of them mean that PostgreSQL refuses wxauth, or that a statement took too long, for example for a lock.
+# Some of these mean that PostgreSQL refuses wxauth, or that a statement waited too long, for example for a lock.
 _UNAVAILABLE: Final = (
     OSError,  # including TimeoutError
     asyncpg.InternalClientError,
@@ -346,4 +346,4 @@ def raise_if_not_connected(exc: Exception, dsn: str) -> None:
         raise DatabaseUrlRefused(NOT_USABLE) from exc
     # The role may lack the right to connect to the database.
     if isinstance(exc, (*_UNAVAILABLE, asyncpg.InsufficientPrivilegeError)):
-        raise why_not_connected(exc, dsn) from exc
+        raise _not_connected(exc, dsn) from exc

@@ -24,12 +24,13 @@ _FOREIGN_SCHEMA: Final = _(
     "alembic_version in this schema belongs to another program or to a version of wxauth before "
     "0.1.0. Set WXAUTH_DATABASE_URL to a separate database"
 )
+# These engines imitate PostgreSQL, but lack features that wxauth needs.
 _OTHER_ENGINE: Final = re.compile(
     r"openGauss|GaussDB|OpenTenBase|TBase|Greenplum|Redshift|CockroachDB|Yugabyte|Materialize|QuestDB|CrateDB|RisingWave"
     r"|(?<=-)YB(?=-)"  # YugabyteDB, for example in "PostgreSQL 11.2-YB-2.25.0.0-b0"
     r"|^(?!PostgreSQL)\S+",  # any other first word of version(), which is "PostgreSQL" for PostgreSQL
     re.IGNORECASE,
-)  # these imitate PostgreSQL, but lack features that wxauth needs
+)
 _ENGINE: Final = Statement[tuple[str, bool, str]]("""
 SELECT version() AS engine, EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
        current_setting('server_encoding') AS encoding
@@ -76,7 +77,7 @@ def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bo
 def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Text | None:
     """Return why wxauth refuses a schema that another program, or a version before the first release, created.
 
-    It refuses neither an empty schema nor a newer one, although it cannot migrate a newer one.
+    wxauth refuses neither an empty schema nor a newer one, although it cannot migrate a newer one.
     """
     return None if revision is None or revision >= known[-1] else _FOREIGN_SCHEMA
 
@@ -96,9 +97,7 @@ async def refusal_of_engine(database: Database) -> Text | None:
 def why_unfit(engine: str, *, has_plpgsql: bool, encoding: str) -> Text | None:
     """Return why the database's engine or its encoding is unsuitable, as a predicate.
 
-    `engine` is the result of version().
-
-    PostgreSQL is suitable, and so are engines such as Aurora that replace only PostgreSQL's storage.
+    `engine` is the result of version(). Engines such as Aurora, which replace only PostgreSQL's storage, are suitable.
     """
     match = _OTHER_ENGINE.search(engine)
     if match is not None or not has_plpgsql:

@@ -6,14 +6,12 @@ from wxauth.core.models import all_tables
 from wxauth.core.statements import Statement
 
 VERSION_TABLE: Final = "alembic_version"
-# Partitions are found through `pg_inherits`, level by level. A sequence depends on the column that it fills: `deptype`
-# is 'a' for a serial column, and 'i' for an identity column.
 OUR_RELATIONS: Final[LiteralString] = """
 own_tables (oid) AS (
     SELECT c.oid FROM unnest(:tables::text[]) name JOIN pg_class c ON c.oid = to_regclass(quote_ident(name))
      WHERE c.relkind IN ('r', 'p')
 ), tables_and_partitions (oid) AS (
-    SELECT oid FROM own_tables
+    SELECT oid FROM own_tables  -- then their partitions, level by level
      UNION SELECT inhrelid FROM pg_inherits JOIN tables_and_partitions parent ON inhparent = parent.oid
 ), relations AS (
     SELECT c.oid, relkind, relowner, relacl, relnamespace, format('%I.%I', nspname, relname) AS name
@@ -22,21 +20,19 @@ own_tables (oid) AS (
         OR relkind = 'S' AND c.oid IN (SELECT objid FROM pg_depend
                                         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
                                           AND refobjid IN (SELECT oid FROM tables_and_partitions)
-                                          AND deptype IN ('a', 'i'))
+                                          AND deptype IN ('a', 'i'))  -- of a serial or an identity column
 )"""
 """Three parts of a `WITH RECURSIVE` clause, for the names of `our_tables`.
 
 `own_tables` contains wxauth's tables, `tables_and_partitions` also contains their partitions, and `relations` contains
 both and their sequences.
 """
-# In an access control list, the grantee 0 stands for PUBLIC. Rights can also be granted on single columns. A REVOKE on
-# the table takes these rights, too.
-# Only tables and sequences count that the current role owns, itself or through a role whose privileges it inherits.
 REVOKES_FROM_PUBLIC: Final = Statement[str](f"""
 WITH RECURSIVE {OUR_RELATIONS}
 SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, name)
   FROM relations
- WHERE pg_has_role(relowner, 'USAGE')
+ WHERE pg_has_role(relowner, 'USAGE')  -- the current role owns it, or inherits the privileges of its owner
+   -- The grantee 0 stands for PUBLIC. Rights can also be granted on columns, and a REVOKE on the table takes them, too.
    AND (EXISTS (SELECT FROM aclexplode(relacl) WHERE grantee = 0)
         OR EXISTS (SELECT FROM pg_attribute a, aclexplode(attacl) WHERE attrelid = relations.oid AND grantee = 0))
  ORDER BY name

@@ -141,10 +141,11 @@ _RECORD_DAILY: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, app_id, ip) VALUES (:id, :type, :now, :actor, :app_id, :ip::text::inet)
 ON CONFLICT (id) DO NOTHING
 """)
+# The data of an event after its user is erased.
 ERASED_DATA: Final = f"""
 CASE WHEN events.type IN ({", ".join(f"'{fragment(name)}'" for name in _TYPES_KEEPING_DATA)})
-     THEN events.data ELSE '{{}}' END"""  # of an event after its user is erased
-# Such an event keeps the IP address from which the user was erased.
+     THEN events.data ELSE '{{}}' END"""
+# An event for which this is true keeps the IP address from which the user was erased.
 REPORTS_ERASURE: Final = """
 (events.type = 'user.erased'
  OR (events.type = 'session.ended' AND events.data ->> 'reason' = 'erased'))"""

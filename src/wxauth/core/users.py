@@ -20,7 +20,7 @@ MERGEABLE_FIELDS: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", 
 
 
 class UserStatus(StrEnum):
-    """The status of a user: active, or disabled, which means banned."""
+    """The status of a user. Disabled means banned."""
 
     ACTIVE = "active"
     DISABLED = "disabled"
@@ -55,11 +55,11 @@ class UserFields(SQLModel):
     session, and cannot be split. Most merges with the user are refused, too. See `users/erasure_queries.py`.
     """
     last_refresh_at: datetime | None = Field(sa_type=TIME)
-    """The first refresh or redemption on a later day in UTC than the last login or refresh sets it."""
+    """Only a refresh or redemption on a later day in UTC than the last login and refresh sets this time."""
 
     @property
     def last_seen_at(self) -> datetime | None:
-        """The time is correct to the day in UTC."""
+        """The time of the last login, refresh or redemption, correct to the day in UTC."""
         if self.last_login_at is None or self.last_refresh_at is None:
             return self.last_login_at or self.last_refresh_at
         return max(self.last_login_at, self.last_refresh_at)
@@ -82,5 +82,5 @@ MAY_LOG_IN: Final = "users.status = 'active' AND users.erase_at IS NULL"
 IS_ADMINISTRATOR: Final = f"'admin' = ANY (users.roles) AND {MAY_LOG_IN}"
 LAST_SEEN_AT: Final = "GREATEST(users.last_login_at, users.last_refresh_at)"  # `UserFields.last_seen_at`
 USER: Final = ", ".join(f"users.{name}" for name in columns_of(UserFields))
-# It needs the parameters `app_id` and `openid`.
+# These columns need the parameters `app_id` and `openid`.
 USER_IN_SESSION: Final = f"{USER}, :app_id::text AS app_id, :openid::text AS openid"
