@@ -379,7 +379,7 @@ class Database(_Reader):
 
 
 class _Limit:
-    """A time limit for a block. With `translates`, an error caused by the database's state becomes StorageUnavailable."""
+    """A time limit. With `translates`, an error that the database's state causes becomes StorageUnavailable."""
 
     __slots__ = ("_timeout", "_translates")
 
