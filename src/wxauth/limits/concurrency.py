@@ -11,12 +11,12 @@ from uuid import UUID
 from wxauth.core.services import part
 from wxauth.errors import RateLimited
 
-RETRY_AFTER: Final = 3
+RETRY_AFTER_SECONDS: Final = 3
 AT_ONCE: Final = 2
-AT_ONCE_OF_USER: Final = AT_ONCE + 1  # so one session cannot occupy all places of its user
-# With AT_ONCE_OF_USER, one user's requests occupy at most four of the five transactions (MAX_TRANSACTIONS).
+AT_ONCE_OF_USER: Final = AT_ONCE + 1  # so that one session cannot occupy all places of its user
+# Together with AT_ONCE_OF_USER, one user's requests occupy at most four of the five transactions (MAX_TRANSACTIONS).
 _ENDING_AT_ONCE: Final = 1
-MAX_PRESENT: Final = 64  # requests in one queue that run or wait
+MAX_PRESENT: Final = 64  # requests that run or wait in one queue
 PATIENCE_SECONDS: Final = 5.0
 _DETAIL: Final = "this user has too many requests in progress"
 
@@ -37,7 +37,7 @@ class Places(Generic[Holder]):
         """Occupy one of the places of `holder` during the block."""
         is_full = self.in_total is not None and self._taken.total() >= self.in_total
         if is_full or self._taken[holder] >= self.per_holder:
-            raise RateLimited(self.detail, retry_after=RETRY_AFTER)
+            raise RateLimited(self.detail, retry_after=RETRY_AFTER_SECONDS)
         self.take(holder)
         try:
             yield
@@ -104,14 +104,14 @@ class Concurrency:
         """
         queue = self._queues.setdefault(name, _Queue(asyncio.Semaphore(at_once)))
         if queue.present >= MAX_PRESENT:
-            raise RateLimited(_DETAIL, retry_after=RETRY_AFTER)
+            raise RateLimited(_DETAIL, retry_after=RETRY_AFTER_SECONDS)
         queue.present += 1
         try:
             try:
                 async with asyncio.timeout(self.patience):
                     await queue.places.acquire()
             except TimeoutError:
-                raise RateLimited(_DETAIL, retry_after=RETRY_AFTER) from None
+                raise RateLimited(_DETAIL, retry_after=RETRY_AFTER_SECONDS) from None
             try:
                 yield
             finally:

@@ -18,7 +18,7 @@ from wxauth.core.upkeep import Sweep
 from wxauth.core.users import UserInSession
 from wxauth.errors import RateLimited, StorageUnavailable
 
-# No window may be longer, because housekeeping deletes counts that began more than an hour ago.
+# This is the longest possible window, because housekeeping deletes counts that began more than an hour ago.
 WINDOW: Final = timedelta(hours=1)
 MINUTE: Final = timedelta(minutes=1)
 # The limit is per hour, user and app. Honest users send fewer. Each code is a call to WeChat: without the limit, one
@@ -31,7 +31,7 @@ class ActionCount(SQLModel, table=True):
 
     __tablename__ = "attempts"
 
-    # It is the SHA-256 of the kind and of the subject. An erasure keeps the row, so it doesn't reset the count.
+    # The SHA-256 of the kind and of the subject. An erasure keeps the row, so it does not reset the count.
     key: bytes = Field(sa_type=BYTEA, primary_key=True)
     since: datetime = Field(sa_type=TIME)
     number: int
@@ -116,7 +116,7 @@ def _lasting_names(user: UserInSession) -> Sequence[str]:
 # Successful codes count, too, because each number costs money. A code does not count if the call fails because of the
 # app or WeChat.
 PHONE_CODES: Final = Rate("phone_code", MAX_PHONE_CODES, "this user has sent too many phone codes")
-# No other request reads as much data.
+# No other request reads as much data as an export.
 EXPORTS: Final = Rate("export", 1, "you can export your own data only once a minute", window=MINUTE)
 # The following limits are per hour, unless a window is named.
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed their name or picture URL too often")
@@ -124,5 +124,5 @@ CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consent too oft
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)
 PICTURES: Final = Rate("picture", 20, "this user has uploaded pictures too often")
 USER_CODES: Final = Rate("user_code", 5, "this user has entered too many wrong codes", window=MINUTE)  # may be guesses
-# An assertion (its `jti`) can be used only once. None is valid for longer than the window.
+# An assertion, identified by its `jti`, can be used only once. No assertion is valid for longer than the window.
 ASSERTIONS: Final = Rate("assertion", 1, "this assertion has already been used")

@@ -18,10 +18,9 @@ REDIS_TIMEOUT_SECONDS: Final = 0.2
 REDIS_RETRY_SECONDS: Final = 5.0
 MAX_COUNTERS: Final = 100_000
 
-_CONNECTIONS: Final = 16
+_MAX_CONNECTIONS: Final = 16  # to Redis
 _SUBSCRIBER_BITS: Final = 64  # a /64 is one subscriber's network
-_WIDE_NETWORK_BITS: Final = 48  # a /48 contains 65,536 of these
-
+_WIDE_NETWORK_BITS: Final = 48  # a /48 contains 65,536 networks of subscribers
 _WINDOW_SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 log = get_logger()
@@ -123,7 +122,7 @@ class Windows:
     """
 
     def __init__(self, *, max_counters: int = MAX_COUNTERS) -> None:
-        # A value has the number of actions, and the window's end in epoch seconds.
+        # The values are the number of actions and the window's end in epoch seconds.
         self._windows = OrderedDict[str, tuple[int, float]]()
         self._max_counters = max_counters
 
@@ -161,7 +160,7 @@ class _Redis:
         self._patience = patience
         self._counts = self._new_counts()
         # The semaphore serves waiting requests in order. redis-py's own pool does not.
-        self._connections = asyncio.Semaphore(_CONNECTIONS)
+        self._connections = asyncio.Semaphore(_MAX_CONNECTIONS)
         self._is_down = False
         self._retry_at = 0.0  # epoch seconds
 

@@ -58,7 +58,8 @@ class RedisCounts:
         return self._client
 
 
-# Functions below import redis-py themselves, because the import takes 0.1 s, and few processes need it.
+# The functions that open connections import redis-py themselves, because the import takes 0.1 s, and few processes need
+# it.
 
 
 async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:

@@ -25,7 +25,7 @@ from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answ
 from wxauth.core.services import part
 from wxauth.core.trail import Actor
 from wxauth.core.users import UserInSession
-from wxauth.limits.concurrency import RETRY_AFTER, Concurrency, Places
+from wxauth.limits.concurrency import RETRY_AFTER_SECONDS, Concurrency, Places
 from wxauth.limits.queries import PHONE_CODES
 from wxauth.phones import queries
 from wxauth.settings.apps import App
@@ -208,7 +208,7 @@ class Phones:
 
     def _start_call(self, sent: _SentCode) -> _Call:
         if len(self._calls) >= MAX_CALLS_IN_PROGRESS:
-            raise errors.RateLimited("too many phone number requests are in progress", retry_after=RETRY_AFTER)
+            raise errors.RateLimited("too many phone number requests are in progress", retry_after=RETRY_AFTER_SECONDS)
         # Both run in tasks of their own, because they must finish even if the request is cancelled or too late.
         fetch = asyncio.create_task(self._exchange(sent))
         storage = asyncio.create_task(self._store_when_fetched(fetch, sent))
