@@ -22,7 +22,7 @@ from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, unread, until
 from wxauth.core.background import Retries
 from wxauth.core.services import Services
 from wxauth.errors import PushNotForwarded
-from wxauth.outbound.connecting import NAME_SECONDS
+from wxauth.outbound.connecting import ADDRESSES_REUSED_SECONDS
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.push.forwarding import MAX_FORWARDED_AT_ONCE, PushForwarding, PushRequest
@@ -397,7 +397,7 @@ async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Rece
     request = PushRequest(b"a=1", None, is_forwarded=False, body=b"")
 
     async def hand_on() -> bytes:
-        let_pass(NAME_SECONDS)  # so that neither the resolved name nor a connection is reused
+        let_pass(ADDRESSES_REUSED_SECONDS)  # so that neither the resolved name nor a connection is reused
         return (await forwarding.forward(app, request, deadline=asyncio.get_running_loop().time() + 4)).content
 
     assert await hand_on() == DELIVERED

@@ -18,7 +18,7 @@ from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import BODY, SECRET, ask, ask_and_fail, transport
 from tests.world import until
-from wxauth.outbound.connecting import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
+from wxauth.outbound.connecting import ADDRESSES_REUSED_SECONDS, Connector, Origin, Proxy, ProxyFailed
 from wxauth.outbound.transport import HttpTransport
 
 OK = answer(BODY)
@@ -119,7 +119,7 @@ async def test_many_connections_at_once_ask_for_a_name_once() -> None:
         names = Names(wechat=[ipv4(upstream.port)])
         await asyncio.gather(*(ask(way, "http://wechat") for _ in range(20)))
         assert names.lookups == ["wechat"]
-        let_pass(NAME_SECONDS - 1)
+        let_pass(ADDRESSES_REUSED_SECONDS - 1)
         await asyncio.gather(*(ask(way, "http://wechat") for _ in range(30)))
         assert names.lookups == ["wechat"]
         let_pass(2)

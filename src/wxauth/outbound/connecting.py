@@ -23,7 +23,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connection import Connection
 
 HEAD_START_SECONDS: Final = 0.25  # before the next address is tried in parallel (RFC 8305, section 5)
-NAME_SECONDS: Final = 10.0  # for which a resolved name is reused
+ADDRESSES_REUSED_SECONDS: Final = 10.0  # after the resolution of a name
 
 _MAX_REFUSAL: Final = 64 * 1024  # bytes of a proxy's response to a CONNECT request
 _UNKNOWN_AUTHORITY_CODES: Final = range(18, 22)  # OpenSSL: self-signed, or an untrusted authority
@@ -86,8 +86,8 @@ class Connector:
         self._proxy = proxy
         self._given_tls = tls
         self._resolve = resolve or _resolve
-        # Each task stands after the time at which it began. The key contains the scheme, because fewer addresses might
-        # be allowed without TLS.
+        # The values are the time at which the lookup began, and its task. The key contains the scheme, because fewer
+        # addresses might be allowed without TLS.
         self._lookups: dict[Origin | Proxy, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
 
     async def connect(self, origin: Origin, *, until: float) -> Connection:
@@ -129,7 +129,7 @@ class Connector:
     async def _addresses(self, peer: Origin | Proxy) -> Sequence[AddressInfo]:
         loop = asyncio.get_running_loop()
         asked_at, lookup = self._lookups.get(peer, (-math.inf, None))
-        if lookup is None or loop.time() > asked_at + NAME_SECONDS:
+        if lookup is None or loop.time() > asked_at + ADDRESSES_REUSED_SECONDS:
             lookup = loop.create_task(self._resolve(peer))
             self._lookups[peer] = (loop.time(), lookup)
         # If this request is cancelled, the lookup goes on, because other requests might wait for it, too.

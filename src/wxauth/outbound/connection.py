@@ -14,10 +14,8 @@ import httpx
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 MAX_OVERHEAD: Final = 64 * 1024  # bytes of head, 1xx responses, sizes of chunks and trailers
-
-# Then wxauth asks the kernel whether the peer has closed the connection, which takes some µs.
+# After this idle time, wxauth asks the kernel whether the peer has closed the connection, which takes some µs.
 _SURELY_OPEN_SECONDS: Final = 1.0
-
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
 _STORED_FIELDS: Final = {
     b"date": "date",
@@ -176,11 +174,11 @@ class Connection(asyncio.Protocol):
             self._peer_keeps_seconds = _seconds_in(value)
 
     def on_headers_complete(self) -> None:
-        """101 is an error, because wxauth never requests an upgrade. Others below 200 precede the response."""
+        """Read the status. 101 is an error, because wxauth never requests an upgrade."""
         self._status = self._parser.get_status_code()
         if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
             raise ValueError("no such answer")
-        if self._status < httpx.codes.OK:
+        if self._status < httpx.codes.OK:  # the response follows this one
             return
         self._is_complete = not self._has_body
         seconds_for_body = None if self._on_status is None else self._on_status(self._status)

@@ -18,13 +18,13 @@ from wxauth.text_errors import WrongValue
 from wxauth_guard.urls import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
-MAX_CONCURRENT_NAMES: Final = 32  # further names wait
+MAX_CONCURRENT_NAMES: Final = 32  # each occupies a thread, and further names wait
 
 LookUp = Callable[[str], Sequence[str]]  # may block the thread; raises OSError, UnicodeError
 
 
-def addresses_of(host: str) -> Sequence[str]:
-    """Return the addresses of a host name."""
+def look_up_addresses(host: str) -> Sequence[str]:
+    """Return the addresses of a host name. Block the thread until the system has resolved the name."""
     # Each entry ends with a socket address, which begins with the IP address.
     return [str(entry[-1][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
@@ -39,8 +39,8 @@ class NameResolver:
     end of the process.
     """
 
-    look_up: LookUp = addresses_of
-    patience: float = field(default=RESOLVE_TIMEOUT_SECONDS, kw_only=True)  # of a caller
+    look_up: LookUp = look_up_addresses
+    patience: float = field(default=RESOLVE_TIMEOUT_SECONDS, kw_only=True)
     _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_NAMES))
     _under_way: dict[str, asyncio.Task[Sequence[str]]] = field(init=False, default_factory=dict)
 
