@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes import OTHER_APP
 from tests.world import Body, Stage, bearer, body_of
-from wxauth.housekeeping.housekeeping import MAX_SESSIONS, REPLACEMENTS_PAUSE, replace_sessions
+from wxauth.housekeeping.housekeeping import MAX_STORED_SESSIONS, REPLACEMENTS_PAUSE, replace_sessions
 from wxauth.sessions.list_queries import MAX_OPEN_SESSIONS
 
 OPEN = "sessions WHERE revoked_at IS NULL"
@@ -76,7 +76,7 @@ async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_
         alice["session_id"],
     )
     await replace_sessions(stage.services)
-    assert await stage.number("sessions") == MAX_SESSIONS
+    assert await stage.number("sessions") == MAX_STORED_SESSIONS
     assert await stage.number(OPEN) == 1
 
 

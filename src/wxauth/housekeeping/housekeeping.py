@@ -34,22 +34,23 @@ from wxauth.users.status_queries import lift_bans
 PAGE_SIZE: Final = 1000
 PAGE_PAUSE_SECONDS: Final = 0.1
 ROWS_PER_SECOND: Final = 3000  # what a sweep with pauses writes at most, on average
-# The rest is this many times as long as a page, so a sweep takes at most a sixth of a connection's time, and less on a
-# busy database.
+# The pause after a page is at least this many times as long as the page took, which is longer on a busy database. A
+# sweep therefore takes at most a sixth of a connection's time.
 REST_RATIO: Final = 5
 SWEEP_EVERY: Final = timedelta(days=1)
-# Beyond it, one clock is wrong, and neither a deletion by age nor an erasure can be undone.
+# If the clocks differ by more, one of them is wrong, and neither a deletion by age nor an erasure can be undone.
 MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)  # an identity that sends the same code again gets the stored response
 # One statement moves all sessions of an identity in a merge, or deletes them with the identity. WeChat issues one user
 # 100 codes a minute per app, so at most 50 further sessions accumulate between two checks. A session that ends because
 # of `MAX_OPEN_SESSIONS` usually stays, so its client can learn why.
-MAX_SESSIONS: Final = 1000
+MAX_STORED_SESSIONS: Final = 1000
 REPLACEMENTS_PAUSE: Final = timedelta(seconds=30)
 SESSIONS_PER_TRANSACTION: Final = 5000
 REMAINS_CHECK_PAUSE_SECONDS: Final = 5.0
 REFUSALS_KEPT: Final = timedelta(days=14)  # for support staff
-# Operators can read them this long after they were last queued. Pending ones stay until their webhook is removed.
+# For this time after a delivery was last queued, operators can read it. Pending deliveries stay until their webhook is
+# removed.
 DELIVERIES_KEPT: Final = timedelta(days=30)
 CHECK_PAUSE_SECONDS: Final = 300.0
 BANS_CHECK_PAUSE_SECONDS: Final = 20.0  # a ban must be lifted within a minute of its end
@@ -69,9 +70,10 @@ class Pace:
     pause: float = PAGE_PAUSE_SECONDS
 
     def rest_after(self, page_seconds: float, rows: int) -> float:
-        """Return the pause after a page of a large table. A tenth is enough for a page that was only read."""
+        """Return the pause after a page of a large table."""
         if self.pause == 0:
             return 0.0
+        # A tenth of the usual pause is enough for a page that was only read.
         return max(self.pause / 10, REST_RATIO * page_seconds, rows / ROWS_PER_SECOND - page_seconds)
 
 
@@ -83,8 +85,7 @@ class Swept:
     """What `sweep_events_and_addresses` has deleted and truncated."""
 
     events: int = 0
-    addresses: int = 0
-    """The number of rows in which addresses were truncated to their networks."""
+    addresses: int = 0  # the number of rows in which addresses were truncated to their networks
 
 
 async def sweep_sessions(services: Services, pace: Pace) -> None:
@@ -171,9 +172,10 @@ class _Chore(NamedTuple):
 
 
 async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause: float = CHECK_PAUSE_SECONDS) -> None:
-    """Run all chores forever, each at least every `check_pause` seconds. Every worker does; locks prevent conflicts.
+    """Run all chores forever, with a pause of at most `check_pause` seconds after each run of a chore.
 
-    The chores run concurrently, because a sweep of sessions can take hours.
+    Every worker runs all chores, and locks prevent conflicts. The chores run concurrently, because a sweep of sessions
+    can take hours.
     """
     await asyncio.gather(
         *(
@@ -240,7 +242,7 @@ async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
     while page := await queries.replace_old_sessions(
         services.database,
         max_open=MAX_OPEN_SESSIONS,
-        max_stored=MAX_SESSIONS,
+        max_stored=MAX_STORED_SESSIONS,
         size=SESSIONS_PER_TRANSACTION,
         now=services.clock(),
         pause=REPLACEMENTS_PAUSE,

@@ -21,8 +21,8 @@ from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, LAST_OF_PAGE, LastRow
 from wxauth.settings.addresses import TRUNCATED
 
 _REPLACING: Final = "replaced_sessions"
-# This is the longest time from the creation of a session's id to the end of the login that stores the session.
-_OVERLAP: Final = timedelta(seconds=60)
+# No more time passes from the creation of a session's id to the end of the login that stores the session.
+_MAX_LOGIN_DURATION: Final = timedelta(seconds=60)
 
 
 class SweepProgress(SQLModel, table=True):
@@ -31,10 +31,8 @@ class SweepProgress(SQLModel, table=True):
     __tablename__ = "sweeps"
 
     name: str = Field(sa_type=Text, primary_key=True)
-    after: UUID
-    """The id after which the next page begins. `replace_old_sessions` keeps it during a run."""
-    due_at: datetime = Field(sa_type=TIME)
-    """When the next page is due or, after the last page, the next sweep."""
+    after: UUID  # the id after which the next page begins; for `replace_old_sessions`, the same for all pages of a run
+    due_at: datetime = Field(sa_type=TIME)  # when the next page is due or, after the last page, the next sweep
 
 
 # The planner expects a user to have few sessions. It would read and sort a million of them for each page, although the
@@ -48,12 +46,11 @@ _NOTE_PROGRESS: Final = Statement[Nothing]("""
 INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
 ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
 """)
-# Locked rows are skipped, so that it cannot deadlock, until the next sweep.
 _DELETE_SESSIONS: Final = Statement[Nothing]("""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
      WHERE id > :after AND id <= :until AND (expires_at < :older_than OR revoked_at < :older_than)
-       FOR UPDATE SKIP LOCKED))
+       FOR UPDATE SKIP LOCKED))  -- so that there is no deadlock; the next sweep deletes these rows
 """)
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(:name))")
 # A trigger refuses all other changes of events, because the audit trail must not be altered.
@@ -97,7 +94,7 @@ UPDATE events
                    ELSE data END
  WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_IP_NOT_TRUNCATED} OR {_IS_BROWSER_IP_NOT_TRUNCATED})
 """)
-# `ip` is of the last refresh, and `opened_ip` of the login. Locked rows are skipped, so that it cannot deadlock.
+# `ip` is the address of the last refresh, and `opened_ip` is that of the login.
 _TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
 UPDATE sessions
    SET ip = CASE WHEN last_used_at < :older_than AND {_IS_IP_NOT_TRUNCATED} THEN {_TRUNCATED_IP} ELSE ip END,
@@ -106,7 +103,7 @@ UPDATE sessions
      SELECT id FROM sessions
       WHERE id > :after AND id <= :until AND created_at < :older_than
         AND ((last_used_at < :older_than AND {_IS_IP_NOT_TRUNCATED}) OR {_IS_OPENED_IP_NOT_TRUNCATED})
-        FOR UPDATE SKIP LOCKED))
+        FOR UPDATE SKIP LOCKED))  -- so that there is no deadlock; the next sweep truncates these addresses
 """)
 _TRUNCATE_IN_CONSENTS: Final = Statement[Nothing](f"""
 UPDATE consents SET ip = {_TRUNCATED_IP}
@@ -118,16 +115,13 @@ UPDATE consents SET ip = {_TRUNCATED_IP}
 class TableSweep:
     """A sweep of one table."""
 
-    name: str
-    """Its progress is stored under this name."""
-    end_of_page: Statement[LastRow]
-    """It returns no row if fewer rows are left than a page has."""
+    name: str  # under which the progress is stored
+    end_of_page: Statement[LastRow]  # returns no row if fewer rows are left than a page has
     work: Statement[Nothing]
-    lock: str = "wxauth.keeping"
-    """Of all sweeps that share a lock, only one processes a page at a time."""
+    lock: str = "wxauth.keeping"  # of all sweeps with the same lock, only one processes a page at a time
 
 
-# It has its own lock, because it runs at the same time as the other sweeps.
+# This sweep has its own lock, because it runs at the same time as the other sweeps.
 ENDED_SESSIONS: Final = TableSweep("sessions", LAST_OF_PAGE, _DELETE_SESSIONS, lock="wxauth.housekeeping")
 EVENTS: Final = TableSweep("events", _END_OF_EVENTS, _DELETE_EVENTS)
 ADDRESSES: Final = (
@@ -139,11 +133,10 @@ ADDRESSES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SweptPage:
-    """The number of rows that were changed or deleted."""
+    """What `sweep_page` has done."""
 
-    rows: int
-    is_last: bool
-    """Whether no later row can be old enough."""
+    rows: int  # changed or deleted
+    is_last: bool  # no later row can be old enough
 
 
 async def restart_sweep(database: Database, name: str, *, now: datetime) -> None:
@@ -195,9 +188,9 @@ async def replace_old_sessions(
 ) -> ReplacedPage | None:
     """End a page of each identity's open sessions beyond `max_open`, and delete ended ones beyond `max_stored`.
 
-    The latter counts open sessions, too. An expired session counts as open until something ends it. Each run checks the
-    identities with a login since a minute before the end of the previous run. The next run is due `pause` after the
-    last page. Return None if another worker is processing a page, or if the next run is not due yet.
+    The open sessions count towards `max_stored`, too. An expired session counts as open until something ends it. Each
+    run checks the identities with a login since a minute before the end of the previous run. The next run is due
+    `pause` after the last page. Return None if another worker is processing a page, or if the next run is not due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACING}"):
@@ -211,7 +204,7 @@ async def replace_old_sessions(
         is_last = max(ended, deleted) < size
         if is_last:
             # The next run begins with the logins of a minute ago, to include logins that are in progress now.
-            after_id = first_id_at(now - _OVERLAP)
+            after_id = first_id_at(now - _MAX_LOGIN_DURATION)
             due_at = now + pause
         await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=after_id, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)
