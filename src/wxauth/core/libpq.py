@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from getpass import getuser
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.urls import split_hosts
@@ -128,18 +128,10 @@ def read_url(url: str) -> DatabaseUrl:
         if (query.get("sslmode") or os.environ.get("PGSSLMODE") or "verify-full") != "verify-full":
             refusal = _("sslrootcert=system requires sslmode=verify-full")
         query |= {"sslmode": "verify-full", "sslrootcert": _system_authorities()}
-    user, at, first_host = parts.netloc.rpartition("@")
-    if first_host:
-        # In libpq, the port in the query applies to each host in the URL's authority that has no port of its own.
-        # asyncpg would ignore the port in the query, so wxauth adds it to these hosts. If the query names hosts, too,
-        # its ports belong to those hosts, and asyncpg ignores both.
-        port = "" if query.get("host") else query.get("port", "")
-        netlocs_and_queries = [(f"{user}{at}{_with_port(host, port)}", query) for host in hosts]
-    else:
-        netlocs_and_queries = [(parts.netloc, query | place) for place in _places_in(query)]
+    netlocs_and_queries = _netlocs_and_queries(parts, hosts, query)
     defaults = _defaults_for(query, has_several_hosts=len(netlocs_and_queries) > 1)
     dsns = [
-        urlunsplit(parts._replace(netloc=netloc, query=urlencode(defaults | query_of_host)))
+        urlunsplit(parts._replace(netloc=netloc, query=urlencode({**defaults, **query_of_host})))
         for netloc, query_of_host in netlocs_and_queries
     ]
     return DatabaseUrl(dsns, query.keys(), pooler, requires_channel_binding, refusal)
@@ -149,6 +141,19 @@ def _system_authorities() -> str:
     # As OpenSSL does, wxauth uses SSL_CERT_FILE even if the file doesn't exist.
     files = (os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile)
     return next((file for file in files if file), None) or next(filter(os.path.exists, _SYSTEM_FILES), _SYSTEM_FILES[0])
+
+
+def _netlocs_and_queries(
+    parts: SplitResult, hosts: Sequence[str], query: Mapping[str, str]
+) -> list[tuple[str, Mapping[str, str]]]:
+    user, at, first_host = parts.netloc.rpartition("@")
+    if not first_host:
+        return [(parts.netloc, {**query, **place}) for place in _places_in(query)]
+    # In libpq, the port in the query applies to each host in the URL's authority that has no port of its own. asyncpg
+    # would ignore the port in the query, so wxauth adds it to these hosts. If the query names hosts, too, its ports
+    # belong to those hosts, and asyncpg ignores both.
+    port = "" if query.get("host") else query.get("port", "")
+    return [(f"{user}{at}{_with_port(host, port)}", query) for host in hosts]
 
 
 def _with_port(host: str, port: str) -> str:
@@ -256,22 +261,6 @@ def unusable_file(dsn: str) -> UnusableFile | None:
     return None
 
 
-def wrong_variable(dsn: str) -> str | None:
-    """Return the first environment variable that asyncpg rejects, and that the DSN doesn't override."""
-    parts = urlsplit(dsn)
-    overridden = {f"PG{name.replace('_', '').upper()}" for name, _value in parse_qsl(parts.query)}
-    if parts.hostname:
-        overridden.add("PGHOST")
-    for name, pattern in _VARIABLE_PATTERNS.items():
-        value = os.environ.get(name)
-        if value and name not in overridden and not re.fullmatch(pattern, value, re.ASCII):
-            return name
-    ports = os.environ.get("PGPORT", "")
-    if "," in ports and ports.count(",") != os.environ.get("PGHOST", "").count(","):
-        return "PGPORT"
-    return None
-
-
 def _why_unusable(name: str, parameters: Mapping[str, str]) -> str | None:
     file = parameters[name]
     error_number = _errno_of_reading(Path(file))
@@ -287,6 +276,22 @@ def _why_unusable(name: str, parameters: Mapping[str, str]) -> str | None:
             context.load_cert_chain(parameters["sslcert"], file, password=parameters.get("sslpassword", ""))
     except ssl.SSLError as exc:
         return exc.reason or "not PEM"
+    return None
+
+
+def wrong_variable(dsn: str) -> str | None:
+    """Return the first environment variable that asyncpg rejects, and that the DSN doesn't override."""
+    parts = urlsplit(dsn)
+    overridden = {f"PG{name.replace('_', '').upper()}" for name, _value in parse_qsl(parts.query)}
+    if parts.hostname:
+        overridden.add("PGHOST")
+    for name, pattern in _VARIABLE_PATTERNS.items():
+        value = os.environ.get(name)
+        if value and name not in overridden and not re.fullmatch(pattern, value, re.ASCII):
+            return name
+    ports = os.environ.get("PGPORT", "")
+    if "," in ports and ports.count(",") != os.environ.get("PGHOST", "").count(","):
+        return "PGPORT"
     return None
 
 

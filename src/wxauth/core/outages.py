@@ -81,8 +81,8 @@ _SETTING_REFUSED_WORDS: Final = "unsupported startup parameter"  # of PgBouncer;
 _WRONG_SESSION_WORDS: Final = "target_session_attrs is expected"
 _SET_WORDS: Final = "permission denied to set parameter"
 _QUOTED_NAME: Final = re.compile('"([a-z_.]+)"')
-# The first row that matches counts.
-_CAUSES: Final = (
+# The text of the first type that matches is used, after the host and port.
+_PREDICATES: Final = (
     (asyncpg.InvalidPasswordError, _("rejects the password: {reason}")),
     (asyncpg.InvalidAuthorizationSpecificationError, _("rejects the role: {reason}")),
     (asyncpg.InvalidCatalogNameError, _("doesn't have this database: {reason}")),
@@ -190,8 +190,8 @@ def _predicate_about(exc: BaseException) -> Text:
         return _("is a connection pooler ({reason}): {remedy}", reason=reason, remedy=POOLER_REMEDY)
     if isinstance(exc, ConnectionError) and _TLS_REFUSED_WORDS in str(exc):
         return _("doesn't support TLS, although sslmode requires it")
-    why = next(text for kind, text in _CAUSES if isinstance(exc, kind))
-    return Text(why, reason=reason)
+    predicate = next(text for kind, text in _PREDICATES if isinstance(exc, kind))
+    return Text(predicate, reason=reason)
 
 
 def _driver_reason(exc: BaseException) -> str:
