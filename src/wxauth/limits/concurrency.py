@@ -12,11 +12,11 @@ from wxauth.core.services import part
 from wxauth.errors import RateLimited
 
 RETRY_AFTER_SECONDS: Final = 3
-AT_ONCE: Final = 2
+AT_ONCE: Final = 2  # requests in one queue that run, while the others wait
 AT_ONCE_OF_USER: Final = AT_ONCE + 1  # so that one session cannot occupy all places of its user
 # Together with AT_ONCE_OF_USER, one user's requests occupy at most four of the five transactions (MAX_TRANSACTIONS).
 _ENDING_AT_ONCE: Final = 1
-MAX_PRESENT: Final = 64  # requests that run or wait in one queue
+MAX_PRESENT: Final = 64  # requests in one queue that run or wait
 PATIENCE_SECONDS: Final = 5.0
 _DETAIL: Final = "this user has too many requests in progress"
 

@@ -139,7 +139,8 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
         services[Tracing].app(app),  # if traces are enabled, opens a span
         settings.trusted_proxies,
         root_path=urlsplit(settings.issuer).path,
-        gateways=(verify_routes.VERIFY_PATH, verify_routes.as_plain_get),
+        gateway_path=verify_routes.VERIFY_PATH,
+        as_question=verify_routes.as_plain_get,
     )
 
 

@@ -51,8 +51,8 @@ class BehindProxies:
     Args:
         trusted: The addresses and networks of the proxies, or only `ANYBODY`.
         root_path: The issuer's path, whether or not a proxy has removed it. If empty, the server's own path is used.
-        gateways: The path at which gateways ask whether to admit a request of a client, and a function. The function
-            removes the parts of the client's request from the scope of a request whose path contains this path.
+        gateway_path: The path at which gateways ask whether to admit a request of a client.
+        as_question: Removes the parts of the client's request from a scope whose path contains `gateway_path`.
     """
 
     def __init__(
@@ -61,10 +61,12 @@ class BehindProxies:
         trusted: Iterable[str],
         *,
         root_path: str = "",
-        gateways: tuple[str, Callable[[Scope], Scope]] | None = None,
+        gateway_path: str | None = None,
+        as_question: Callable[[Scope], Scope] = lambda scope: scope,
     ) -> None:
         self._app = app
-        self._gateways = gateways
+        self._gateway_path = gateway_path
+        self._as_question = as_question
         self._root_path = root_path
         trusted = tuple(trusted)
         self._trusts_anybody = trusted == (ANYBODY,)
@@ -80,8 +82,8 @@ class BehindProxies:
             if peer is not None and peer[0].startswith(_MAPPED_PREFIX):
                 scope["client"] = (peer[0].removeprefix(_MAPPED_PREFIX), peer[1])
             self._apply_forwarded_headers(scope)
-            if self._gateways is not None and self._gateways[0] in scope["path"]:
-                scope = self._gateways[1](scope)
+            if self._gateway_path is not None and self._gateway_path in scope["path"]:
+                scope = self._as_question(scope)
         await self._app(scope, receive, send)
 
     def _apply_forwarded_headers(self, scope: Scope) -> None:
