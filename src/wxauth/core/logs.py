@@ -71,7 +71,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     level_number = logging.getLevelNamesMapping()[level.upper()]
     render = _to_json_line if log_format == "json" else console_line(colors=output.isatty())
     structlog.configure(
-        processors=[_complete, render],
+        processors=[_add_common_fields, render],
         wrapper_class=structlog.make_filtering_bound_logger(level_number),
         logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, output)),
         cache_logger_on_first_use=True,
@@ -79,7 +79,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_redact_foreign, _complete],
+            foreign_pre_chain=[_redact_foreign, _add_common_fields],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 lambda logger, name, event: render(logger, name, event).decode(),
@@ -175,7 +175,7 @@ def _printable(text: str) -> str:
     )
 
 
-def _complete(_logger: object, level: str, event: LogEvent) -> LogEvent:
+def _add_common_fields(_logger: object, level: str, event: LogEvent) -> LogEvent:
     if (current := request_id.get()) is not None:
         event["request_id"] = current
     if (trace := trace_id.get()) is not None:

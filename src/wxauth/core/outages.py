@@ -59,8 +59,46 @@ class ConnectionLost(Exception):
 
 # A concurrent transaction wrote first, and a retry sees its changes.
 CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, ChangesClashed)
+# The password, role or database name is wrong, or `pg_hba.conf` does not allow the connection.
+REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+# Some of these mean that PostgreSQL refuses wxauth, or that a statement waited too long, for example for a lock.
+_UNAVAILABLE: Final = (
+    OSError,  # including TimeoutError
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+CLASHED: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
+"""The server has rolled the transaction back.
 
+InvalidCachedStatementError means that a migration has changed a table since asyncpg prepared the statement. asyncpg has
+dropped the prepared statement, and prepares the statement again at the next attempt.
+"""
+# The schema is not migrated, or wxauth's role lacks a right.
+_UNFIT: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
+# A pooler has moved wxauth to another server connection, which lacks the prepared statement, or has another one with
+# the same name.
+STATEMENT_LOST: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+_WRONG_URL: Final = (
+    asyncpg.ClientConfigurationError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.CantChangeRuntimeParamError,
+    asyncpg.PostgresSyntaxError,
+    ValueError,
+    OverflowError,
+)
+# InternalClientError: the server has just ended the connection, and asyncpg has not noticed this yet.
+CONNECTION_LOST: Final = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
 
+NO_RESPONSE: Final = _("the database doesn't respond")
+NOT_USABLE: Final = _("the database's URL or environment isn't usable")
 POOLER_REMEDY: Final = _(
     "add ?pgbouncer=true to WXAUTH_DATABASE_URL. From version 1.21, PgBouncer supports prepared "
     "statements if max_prepared_statements is 100. In this case, use ?pgbouncer=prepared"
@@ -69,9 +107,6 @@ GRANTS: Final = _("Run the GRANT statements in 'Privileges of wxauth's role' in 
 TAKES_NO_WRITES: Final = _(
     "doesn't accept writes. Check the default_transaction_read_only setting for the database and the role"
 )
-
-# The password, role or database name is wrong, or `pg_hba.conf` does not allow the connection.
-REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 
 # asyncpg and PgBouncer never translate their messages, so wxauth can recognize these words.
 _NO_AUTHORITY_WORDS: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
@@ -111,7 +146,7 @@ _MAYBE_FROM_A_FILE: Final = (
 )
 
 
-def lasting_kind(driver_error: BaseException | None) -> type[BaseException] | None:
+def _lasting_kind(driver_error: BaseException | None) -> type[BaseException] | None:
     """Return the type of an error that lasts until the operator changes something; None for other errors."""
     if driver_error is None:
         return None
@@ -135,7 +170,7 @@ def is_refusal_of_parameter(exc: StorageUnavailable) -> bool:
     """Return whether the URL or the environment is wrong, although the database might be running."""
     cause = exc.__cause__
     if isinstance(cause, NotConnected):
-        return cause.names_file or lasting_kind(cause.__cause__) is not None
+        return cause.names_file or _lasting_kind(cause.__cause__) is not None
     return isinstance(exc, DatabaseUrlRefused)
 
 
@@ -226,7 +261,7 @@ class OutageLog:
             return
         # If no connection could be opened, the cause of `exc` is NotConnected, whose cause is the driver's error.
         driver_error = None if exc.__cause__ is None else exc.__cause__.__cause__
-        if not self.claim(lasting_kind(driver_error)):
+        if not self.claim(_lasting_kind(driver_error)):
             return
         self._is_logged = True
         write = log.error if isinstance(driver_error, REFUSED) else log.warning
@@ -252,45 +287,6 @@ class OutageLog:
 
 
 outage_log: Final = OutageLog(10.0)
-
-
-NO_RESPONSE: Final = _("the database doesn't respond")
-NOT_USABLE: Final = _("the database's URL or environment isn't usable")
-# Some of these mean that PostgreSQL refuses wxauth, or that a statement waited too long, for example for a lock.
-_UNAVAILABLE: Final = (
-    OSError,  # including TimeoutError
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.ObjectNotInPrerequisiteStateError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
-CLASHED: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
-"""The server has rolled the transaction back.
-
-InvalidCachedStatementError means that a migration has changed a table since asyncpg prepared the statement. asyncpg has
-dropped the prepared statement, and prepares the statement again at the next attempt.
-"""
-# The schema is not migrated, or wxauth's role lacks a right.
-_UNFIT: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
-# A pooler has moved wxauth to another server connection, which lacks the prepared statement, or has another one with
-# the same name.
-STATEMENT_LOST: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-_WRONG_URL: Final = (
-    asyncpg.ClientConfigurationError,
-    asyncpg.UndefinedObjectError,
-    asyncpg.InvalidParameterValueError,
-    asyncpg.CantChangeRuntimeParamError,
-    asyncpg.PostgresSyntaxError,
-    ValueError,
-    OverflowError,
-)
-# InternalClientError: the server has just ended the connection, and asyncpg has not noticed this yet.
-CONNECTION_LOST: Final = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
 
 
 def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None:

@@ -23,9 +23,6 @@ WRONG_SECRET_KEY: Final = _(
     "set WXAUTH_SECRET_KEY_PREVIOUS to the previous key. If the previous key is permanently lost, "
     "'wxauth secret forget' erases the values that can't be decrypted"
 )
-# A website's authorization response is only in the URL of a page. It is never stored, so it is never sealed again with
-# a new key.
-FORM_POST_CONTEXT: Final = b"form_post"
 
 
 class CannotOpen(Exception):
@@ -48,8 +45,11 @@ def _context(place: bytes, *row_key: str | bytes | UUID) -> bytes:
     return b"\0".join(parts)
 
 
-# Links on pages contain the sealed user instead of the `id_token_hint` that names the user. It is never stored. Its
-# context is built from the site's name.
+# A website's authorization response is only in the URL of a page. It is never stored, so it is never sealed again with
+# a new key.
+FORM_POST_CONTEXT: Final = b"form_post"
+# Links on pages contain the sealed user instead of the `id_token_hint` that names the user. A sealed user is never
+# stored. The context has the site's name.
 hinted_user_context: Final = partial(_context, b"hinted_user")
 session_key_context: Final = partial(_context, b"session_key")  # from the app's id and the openid
 signing_key_context: Final = partial(_context, b"signing_keys")  # from the kid

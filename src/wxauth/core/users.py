@@ -15,7 +15,7 @@ from wxauth.core.statements import columns_of
 ROLES_SCOPE: Final = "roles"  # allows a website to read a user's roles
 # `user.profile_changed` also reports other fields, such as `external_id`.
 PROFILE_FIELDS: Final = ("nickname", "avatar_url")
-# A merge copies them to a user without a value. `clear_fields` can clear only these.
+# A merge copies these fields to a user who lacks them. `clear_fields` can clear only these.
 MERGEABLE_FIELDS: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
 
 

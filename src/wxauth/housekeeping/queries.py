@@ -20,7 +20,7 @@ from wxauth.login.count_queries import OPEN_SESSIONS_FRAGMENT
 from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, LAST_OF_PAGE, LastRow, end_replaced_sessions
 from wxauth.settings.addresses import TRUNCATED
 
-_REPLACING: Final = "replaced_sessions"
+_REPLACEMENTS: Final = "replaced_sessions"
 # No more time passes from the creation of a session's id to the end of the login that stores the session.
 _MAX_LOGIN_DURATION: Final = timedelta(seconds=60)
 
@@ -193,9 +193,9 @@ async def replace_old_sessions(
     `pause` after the last page. Return None if another worker is processing a page, or if the next run is not due yet.
     """
     async with database.begin(replan=True) as transaction:
-        if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACING}"):
+        if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACEMENTS}"):
             return None
-        after_id, due_at = await transaction.row(_PROGRESS, name=_REPLACING) or (first_id_at(now - pause), now)
+        after_id, due_at = await transaction.row(_PROGRESS, name=_REPLACEMENTS) or (first_id_at(now - pause), now)
         if due_at > now:
             return None
         await transaction.values(_READ_IN_ORDER)
@@ -206,7 +206,7 @@ async def replace_old_sessions(
             # The next run begins with the logins of a minute ago, to include logins that are in progress now.
             after_id = first_id_at(now - _MAX_LOGIN_DURATION)
             due_at = now + pause
-        await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=after_id, due_at=due_at)
+        await transaction.run(_NOTE_PROGRESS, name=_REPLACEMENTS, after=after_id, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)
 
 

@@ -167,8 +167,8 @@ class _Redis:
     async def count(self, limits_and_names: Sequence[LimitAndName]) -> int | None:
         """Count an action towards each limit, up to the first limit that the action exceeds.
 
-        Return the seconds until the window of the exceeded limit ends, 0 if no limit is exceeded, or None without
-        Redis.
+        Return the seconds until the window of the exceeded limit ends, 0 if no limit is exceeded, or None if Redis has
+        not counted the action.
         """
         # During an outage, one request after each pause probes Redis.
         is_probe = self._is_down

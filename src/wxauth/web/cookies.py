@@ -25,7 +25,7 @@ def move_cookies(scope: Scope, cookies: bytes) -> None:
 
 
 def cookie_in(request: Request, name: str) -> str | None:
-    """Return the value of a cookie exactly as the browser sent it, without unquoting it, as wxauth's own need none.
+    """Return the value of a cookie exactly as the browser sent it. wxauth's own cookies need no unquoting.
 
     Raises: InvalidRequest, if there are several cookies of this name. Another site under the same domain may have set
         one of them, and wxauth cannot tell which one.

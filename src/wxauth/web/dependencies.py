@@ -1,6 +1,5 @@
-"""The parts of the service as FastAPI's dependencies.
+"""The parts of the service (see `core/services.py`) as FastAPI's dependencies, which `provide` returns.
 
-A part is an object that exists once in each process, such as the key ring. `provide` returns the dependency on a part.
 A test may replace any dependency: `app.dependency_overrides[provide(KeyRing)] = ...`.
 """
 
