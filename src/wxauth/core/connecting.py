@@ -39,7 +39,7 @@ CLOSE_TIMEOUT_SECONDS: Final = 3.0
 class Deadlines:
     """The time limits of database access, in seconds."""
 
-    # The time of a statement or transaction includes the wait for a connection. A transaction may be idle as long.
+    # The time of a statement or transaction includes the wait for a connection. A transaction may be idle for as long.
     total: float = 8.0
     statement: float = 4.0  # after which the server cancels the statement, before wxauth closes the connection
     silence: float = 4.5  # of the server, after which wxauth closes the connection
