@@ -35,7 +35,7 @@ from wxauth.text_errors import WrongValue
 from wxauth.web.schemas import all_of
 from wxauth_guard.errors import InvalidRequest
 
-# These are the help texts of options. The other options have the descriptions of their fields.
+# The help texts of these options differ from the descriptions of their fields.
 _CLAIM: Final = (
     "A claim in the site's tokens, such as tier=$attributes.tier. If VALUE is JSON, it is stored as JSON, except "
     "for a number that some programs would round or print differently. Repeatable."

@@ -57,7 +57,7 @@ def stripped(text: str) -> str:
     return text.strip()
 
 
-# These functions are callbacks of options. They check and convert the values of the options.
+# The callbacks of options check and convert the values of the options.
 text_option = checked(stripped)
 time_option = checked(
     TypeAdapter(Time).validate_python, _("must be a time with a time zone, such as 2026-11-27T18:00:00+08:00")

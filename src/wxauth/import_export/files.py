@@ -83,7 +83,7 @@ class _Lines:
         self.has_elements = False
         """Whether the numbers count the elements of a JSON document instead of lines."""
         self.ignored_names: list[str] = []
-        """These names are not imported. A file in JSON adds only the first `MAX_IGNORED_NAMES`."""
+        """The names in the file that are not imported, of a file in JSON only the first `MAX_IGNORED_NAMES`."""
 
     def _numbered(self) -> Iterator[NumberedLine]:
         self._file.seek(self._start)
