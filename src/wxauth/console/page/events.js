@@ -28,14 +28,13 @@ const FOLLOW_MS = 3000 // the pause between two requests for new events
 const MAX_EXPORTED = 100_000 // events
 
 /** The index of the column about the user and the app. The page about a user leaves this column out. */
-export const ABOUT_COLUMN = 3
+export const ABOUT_COLUMN = 2
 
-export const eventColumns = () => ['time', 'type', 'happened', 'about', 'actor', 'address'].map(text)
+export const eventColumns = () => ['time', 'happened', 'about', 'actor', 'address'].map(text)
 
 export const eventCells = (event) => [
   time(event.at),
-  code(event.type),
-  h('div', { class: 'sentence' }, sentence(event, personOf)),
+  [h('div', { class: 'sentence' }, sentence(event, personOf)), h('small', {}, code(event.type))],
   userAndApp(event),
   personOf(event.actor),
   whole(event.ip),
