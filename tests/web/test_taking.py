@@ -89,7 +89,7 @@ class Exchange:
         for task in self._state.tasks:
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)
-        if self.protocol.transport is not None:
+        if self.is_open:  # asyncio fails to abort a transport that has closed itself after sending the rest
             self.protocol.transport.abort()
         await self.rest()
 
