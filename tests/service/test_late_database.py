@@ -76,8 +76,9 @@ Start = Callable[..., AbstractAsyncContextManager[Stage]]
 
 
 @pytest.fixture
-def start(stage: Stage, proxy: Proxy, make_settings: Callable[..., Settings]) -> Start:
+def start(stage: Stage, proxy: Proxy, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Start:
     """A function that starts a replica while its database is away."""
+    monkeypatch.setattr(lifespan, "_CHECK_PAUSE_SECONDS", 0.05)
 
     @asynccontextmanager
     async def start(**settings: object) -> AsyncIterator[Stage]:
