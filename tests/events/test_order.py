@@ -125,7 +125,7 @@ async def test_a_logout_during_a_merge_ends_the_session_of_the_user_that_remains
 
 
 async def test_a_session_that_is_replaced_waits_for_the_user(history: History) -> None:
-    kept: dict[str, Any] = {"max_open": 2, "max_stored": 100, "size": 10, "pause": timedelta(minutes=10)}
+    kept: dict[str, Any] = {"max_open": 2, "max_stored": 100, "logins": 10, "size": 10, "pause": timedelta(minutes=10)}
     [alice, *_] = [await history.stage.login("alice") for _ in range(3)]
     user_id = alice["user"]["id"]
     await history.one_after_the_other(

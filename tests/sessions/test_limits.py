@@ -1,6 +1,7 @@
 """An identity keeps its hundred newest sessions, and lists of sessions have pages."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.fakes import OTHER_APP
 from tests.world import Body, Stage, bearer, body_of
 from wxauth.housekeeping.housekeeping import MAX_STORED_SESSIONS, REPLACEMENTS_PAUSE, replace_sessions
+from wxauth.housekeeping.queries import replace_old_sessions
 from wxauth.sessions.list_queries import MAX_OPEN_SESSIONS
 
 OPEN = "sessions WHERE revoked_at IS NULL"
@@ -56,6 +58,32 @@ async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_d
         assert await stage.number(OPEN) == 121
     await asyncio.gather(*map(replace_sessions, replicas))
     assert await stage.number(OPEN) == MAX_OPEN_SESSIONS
+
+
+async def test_a_login_that_was_in_progress_when_its_page_was_checked_is_checked_by_the_next_run(stage: Stage) -> None:
+    begun = stage.clock()
+    late, _ = await stage.login("alice"), await stage.login("bob")
+
+    async def check_page(*, seconds: float) -> bool:
+        page = await replace_old_sessions(
+            stage.services.database,
+            max_open=2,
+            max_stored=10,
+            logins=1,
+            size=10,
+            now=begun + timedelta(seconds=seconds),
+            pause=REPLACEMENTS_PAUSE,
+        )
+        return page is not None and page.is_last
+
+    assert not await check_page(seconds=0)  # alice's login
+    await open_more(stage, late, 5)
+    assert not await check_page(seconds=90)
+    assert await check_page(seconds=90)
+    assert await stage.number(OPEN) == 7
+    while not await check_page(seconds=120):
+        pass
+    assert await stage.number(OPEN) == 3
 
 
 async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_own_is_far_behind(stage: Stage) -> None:

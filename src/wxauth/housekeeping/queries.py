@@ -31,7 +31,7 @@ class SweepProgress(SQLModel, table=True):
     __tablename__ = "sweeps"
 
     name: str = Field(sa_type=Text, primary_key=True)
-    after: UUID  # the id after which the next page begins; for `replace_old_sessions`, the same for all pages of a run
+    after: UUID  # the id after which the next page begins
     due_at: datetime = Field(sa_type=TIME)  # when the next page is due or, after the last page, the next sweep
 
 
@@ -184,29 +184,32 @@ class ReplacedPage:
 
 
 async def replace_old_sessions(
-    database: Database, *, max_open: int, max_stored: int, size: int, now: datetime, pause: timedelta
+    database: Database, *, max_open: int, max_stored: int, logins: int, size: int, now: datetime, pause: timedelta
 ) -> ReplacedPage | None:
-    """End a page of each identity's open sessions beyond `max_open`, and delete ended ones beyond `max_stored`.
+    """End each identity's open sessions beyond `max_open`, and delete ended ones beyond `max_stored`, one page.
 
-    The open sessions count towards `max_stored`, too. An expired session counts as open until something ends it. Each
-    run checks the identities with a login since a minute before the end of the previous run. The next run is due
-    `pause` after the last page. Return None if another worker is processing a page, or if the next run is not due yet.
+    The open sessions count towards `max_stored`, too. An expired session counts as open until something ends it. A page
+    checks the identities of `logins` logins, and changes at most `size` sessions in each of the two ways. The next run
+    is due `pause` after the last page. Return None if another worker is processing a page, or if nothing is due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACEMENTS}"):
             return None
-        after_id, due_at = await transaction.row(_PROGRESS, name=_REPLACEMENTS) or (first_id_at(now - pause), now)
+        after, due_at = await transaction.row(_PROGRESS, name=_REPLACEMENTS) or (first_id_at(now - pause), now)
         if due_at > now:
             return None
+        last = await transaction.row(LAST_OF_PAGE, after=after, skipped=logins - 1)
+        until = LAST_ID if last is None else last.id
         await transaction.values(_READ_IN_ORDER)
-        ended = await end_replaced_sessions(transaction, after_id=after_id, at_most=max_open, size=size, now=now)
-        deleted = await transaction.run(DELETE_ENDED_SESSIONS, after_id=after_id, at_most=max_stored, size=size)
-        is_last = max(ended, deleted) < size
+        ended = await end_replaced_sessions(transaction, after=after, until=until, at_most=max_open, size=size, now=now)
+        deleted = await transaction.run(DELETE_ENDED_SESSIONS, after=after, until=until, at_most=max_stored, size=size)
+        is_last = last is None and max(ended, deleted) < size
         if is_last:
-            # The next run begins with the logins of a minute ago, to include logins that are in progress now.
-            after_id = first_id_at(now - _MAX_LOGIN_DURATION)
-            due_at = now + pause
-        await transaction.run(_NOTE_PROGRESS, name=_REPLACEMENTS, after=after_id, due_at=due_at)
+            # The next run begins a minute before this run was due, to include logins that were in progress then.
+            after, due_at = first_id_at(due_at - _MAX_LOGIN_DURATION), now + pause
+        elif max(ended, deleted) < size:
+            after = until
+        await transaction.run(_NOTE_PROGRESS, name=_REPLACEMENTS, after=after, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)
 
 

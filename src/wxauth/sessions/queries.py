@@ -215,14 +215,15 @@ _END_THESE: Final = _ending("""
 def _beyond_fragment(*, counted: LiteralString, returned: LiteralString) -> LiteralString:
     """Return the query for up to `size` sessions that are older than the `at_most` newest sessions of their identity.
 
-    It covers only identities that have a session with an id above `after_id`, and whose users have more than
-    `at_most` sessions. Few users have so many, and for the others PostgreSQL reads only a few entries of the
+    It covers only identities that have a session with an id after `after` and up to `until`, and whose users have more
+    than `at_most` sessions. Few users have so many, and for the others PostgreSQL reads only a few entries of the
     index.
     """
     # Each ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `pair_range`.
     return f"""
     SELECT beyond.id
-      FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :after_id) AS recent,
+      FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions
+             WHERE id > :after AND id <= :until) AS recent,
    LATERAL (SELECT id FROM (SELECT id, revoked_at FROM sessions s
                              WHERE {pair_range("s.user_id", "recent.user_id")}
                                    AND (s.app_id, s.openid) = (recent.app_id, recent.openid) AND {counted}
@@ -317,14 +318,14 @@ async def end_session_of_locked_user(
 
 
 async def end_replaced_sessions(
-    transaction: Transaction, *, after_id: UUID, at_most: int, size: int, now: datetime
+    transaction: Transaction, *, after: UUID, until: UUID, at_most: int, size: int, now: datetime
 ) -> int:
     """End the sessions of each identity except its `at_most` newest ones. Return their number.
 
     Ended sessions do not count towards `at_most`, but expired ones do. At most `size` sessions end, of identities
-    that have a session with an id above `after_id`.
+    that have a session with an id after `after` and up to `until`.
     """
-    replaced = await transaction.values(_BEYOND_IDENTITY, after_id=after_id, at_most=at_most, size=size)
+    replaced = await transaction.values(_BEYOND_IDENTITY, after=after, until=until, at_most=at_most, size=size)
     locked_users = await transaction.values(_LOCK_USERS, session_ids=replaced)
     parameters = {"session_ids": replaced, "user_ids": locked_users}
     ended = await end_selected(transaction, _END_THESE, parameters, reason=EndReason.REPLACED, by=SYSTEM, now=now)
