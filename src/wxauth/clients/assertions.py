@@ -41,8 +41,6 @@ class InvalidAssertion(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClientKey:
-    """A parsed public key of a client."""
-
     kid: str | None
     alg: str
     verify: Callable[[bytes, bytes], bool]
@@ -168,7 +166,6 @@ class Assertion:
         )
 
     def is_signed_by(self, key: ClientKey) -> bool:
-        """Return whether the signature was made with this key."""
         return key.alg == self.alg and key.verify(self._signed, self._signature)
 
 

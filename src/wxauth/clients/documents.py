@@ -63,8 +63,6 @@ FETCHED: Final = Counter(
 
 @dataclass(frozen=True, slots=True)
 class ClientDocument:
-    """The parsed content of a client's metadata document."""
-
     client: Client
     may_be_public: bool  # without an assertion
     keys: ClientKeys | None  # None if there are no usable keys, or if there is a URL, too
@@ -161,7 +159,6 @@ class ClientDocuments:
         return document
 
     async def aclose(self) -> None:
-        """Cancel the requests in progress."""
         await self._documents.aclose()
         await self._keys.aclose()
 

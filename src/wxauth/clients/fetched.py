@@ -40,8 +40,6 @@ Document = TypeVar("Document")
 
 
 class DocumentOutcome(StrEnum):
-    """The outcome of fetching a document."""
-
     OK = "ok"
     FAILED = "failed"  # no response in time, or a status other than 200
     REFUSED = "refused"  # The address is not allowed, or the response breaks a rule.
@@ -167,7 +165,6 @@ class DocumentCache(Generic[Document]):
         return url in self._entries and self._entries[url].is_invalid
 
     async def aclose(self) -> None:
-        """Cancel the requests in progress."""
         await cancel(self._under_way.values())
 
     async def _renew(self, url: str) -> None:

@@ -151,8 +151,6 @@ class AddedClient(Client):
 
 
 class ClientWithSecrets(AddedClient):
-    """A client, with the hashes of its secrets."""
-
     secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)  # SHA-256; null for a public client
     former_secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)  # works until `former_secret_until`
 

@@ -162,8 +162,6 @@ async def form_of(request: Request) -> Parameters:
 
 @part
 class SiteCredentials:
-    """The part that authenticates the site or unregistered client that has sent a form."""
-
     settings: Settings
     database: Database
     clock: Clock

@@ -149,6 +149,5 @@ def loggable_uri(uri: str) -> str:
 
 
 def with_query(uri: str, parameters: Mapping[str, str]) -> str:
-    """Return a URI with these parameters added to its query."""
     separator = "&" if "?" in uri else "?"
     return f"{uri}{separator}{urlencode(parameters)}"

@@ -57,8 +57,6 @@ class ConsoleTokens(RefreshTokens):
 
 @dataclass(frozen=True, slots=True)
 class OpenedConsole:
-    """An open console session, with new tokens and the other values that the console's page needs."""
-
     access_token: str = field(repr=False)
     expires_in: int  # seconds until the access token expires
     cookie: str = field(repr=False)  # the refresh token
@@ -68,8 +66,6 @@ class OpenedConsole:
 
 @part
 class ConsoleSessions:
-    """The part that opens, continues and ends sessions of the console."""
-
     settings: Settings
     database: Database
     retries: Retries

@@ -27,8 +27,6 @@ class _ClientWithKey(ServiceClient):
 
 
 class UserForSiblings(UserWithIdentities):
-    """A user with all identities and unionids, and with the user's former ids and former external ids."""
-
     former_ids: list[UUID]  # in the order of the merges
     former_external_ids: list[str]  # of merged users and of imports, in alphabetical order
     unionids: list[str]

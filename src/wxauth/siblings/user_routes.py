@@ -153,7 +153,6 @@ class LookupAnswer(BaseModel):
 
 
 def user_for_siblings(user: UserForSiblings, scopes: Collection[str]) -> UserForSiblingsAnswer:
-    """Return a user in the form that a client with these scopes sees."""
     answer: UserForSiblingsAnswer = schemas.shown_in(UserForSiblingsAnswer, user)
     answer["consents"] = [
         {"document": document, "version": version} for document, version in sorted((user.consents or {}).items())

@@ -80,8 +80,6 @@ router = Router("siblings")
 
 @part
 class SharedWeChatTokens:
-    """The part that gives the apps' WeChat tokens to service clients."""
-
     apps: Apps
     wechat_tokens: WeChatTokens
     database: Database

@@ -43,8 +43,6 @@ class ScanLimits:
 
 @dataclass(frozen=True, slots=True)
 class StartedScan:
-    """The secrets of a new scan."""
-
     scene: str = field(repr=False)
     user_code: str = field(repr=False)
     polling_secret: str = field(repr=False)  # the device code or, for a page, the id in the page's URLs
@@ -52,8 +50,6 @@ class StartedScan:
 
 @part
 class SiteLogins:
-    """The part that starts the logins that sites request."""
-
     user_codes: UserCodes
     clock: Clock
     database: Database

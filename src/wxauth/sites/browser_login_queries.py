@@ -14,8 +14,6 @@ from wxauth.sites.user_queries import lock_with_user
 
 
 class BrowserUser(UserInSession):
-    """The user of a browser's login, with the values of that login."""
-
     login_id: UUID
     authenticated_at: datetime
     authenticated_by: str

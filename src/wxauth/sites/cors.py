@@ -67,7 +67,6 @@ class Cors:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add the CORS headers for the request's path and origin to the response."""
         path = ""  # for the lifespan, for which the server also calls the app
         if scope["type"] == "http":
             path = scope["path"].removeprefix(scope.get("root_path", ""))

@@ -43,8 +43,6 @@ AMR: Final[Mapping[Door, str]] = {
 
 
 class DoorOutcome(StrEnum):
-    """The outcome of a login to a site."""
-
     LOGGED_IN = "logged_in"  # The site has its session or, for `Door.PHONE`, the phone has its id_token.
     REFUSED = "refused"  # by the user or by wxauth, for example because of a limit
     SNAPSHOT = "snapshot"  # WeChat has shown only a snapshot of the page, and has returned a made-up user.

@@ -21,8 +21,6 @@ from wxauth.sites.door import MAX_WRONG_NUMBERS, POLL_INTERVAL_SECONDS, SCAN_LAS
 
 
 class Stage(StrEnum):
-    """The stage of a login to a site."""
-
     ASKED = "asked"
     CLAIMED = "claimed"  # A phone asks its user or, after a visit to WeChat's page, wxauth exchanges WeChat's code.
     APPROVED = "approved"
@@ -110,8 +108,6 @@ class PhoneFields(SQLModel):
 
 
 class VisitFields(SQLModel):
-    """The columns about a visit to WeChat's own page."""
-
     state_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     wechat_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)  # of the first callback
     outcome: str | None = Field(default=None, sa_type=Text)  # the `VisitOutcome`; null until the visit has ended
@@ -138,8 +134,6 @@ class ApprovalFields(SQLModel):
 
 
 class CodeFields(SQLModel):
-    """The columns about the site's authorization code and its session."""
-
     code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     code_expires_at: datetime | None = Field(default=None, sa_type=TIME)
     session_id: UUID | None = Field(default=None)

@@ -48,8 +48,6 @@ class Redeemed(NamedTuple):
 
 
 class NotRedeemed(StrEnum):
-    """The reason why a site gets no session."""
-
     UNKNOWN = "unknown"  # also if a code is sent again so soon that the session stays open
     SPENT = "spent"  # The session of an authorization code has ended with it.
     PENDING = "pending"

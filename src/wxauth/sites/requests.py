@@ -59,7 +59,6 @@ class SiteRequest(RequestFields):
 
     @property
     def requires_new_login(self) -> bool:
-        """Whether the site accepts only a new login."""
         return "login" in self.prompts
 
     @property
@@ -70,8 +69,6 @@ class SiteRequest(RequestFields):
 
 @part
 class SiteRequests:
-    """The part that checks the sign-in requests of sites."""
-
     settings: Settings
     database: Database
     id_tokens: IdTokens

@@ -58,7 +58,6 @@ class SentBack(Exception):
         self._parameters = {"error": error, "error_description": description}
 
     def onward(self, settings: Settings) -> Onward:
-        """Return the response that reports this error to the site."""
         return response_to_site(settings, self._request, **self._parameters)
 
 

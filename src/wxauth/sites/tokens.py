@@ -83,8 +83,6 @@ class _OpenSession:
 
 @part
 class SiteTokens:
-    """The part that exchanges the codes and refresh tokens of sites for tokens, and revokes tokens."""
-
     clock: Clock
     settings: Settings
     issuer: Issuer
@@ -364,7 +362,6 @@ def _logged_refusal(client: Client, reason: str, redirect_uri: str) -> OAuthErro
 
 
 def no_device_grant() -> OAuthError:
-    """Return the error for a client that may not use the device grant."""
     return OAuthError("unauthorized_client", "this client was added without --device")
 
 

@@ -68,7 +68,6 @@ class ScanPages:
     codes: AuthorizationCodes
 
     async def state(self, page_id: str, browser: Browser) -> PageState:
-        """Return the state of the scan of this page's QR code."""
         return _state_of(await self._find_scan(page_id, browser), now=self.clock())
 
     async def go_on(self, page_id: str, browser: Browser) -> Onward:

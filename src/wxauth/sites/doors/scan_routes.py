@@ -67,7 +67,6 @@ class AuthorizationRequest(BaseModel):
 
     @property
     def parameters(self) -> Mapping[str, str]:
-        """The parameters of the site's sign-in request."""
         return self.__pydantic_extra__
 
 

@@ -72,8 +72,6 @@ LINKED_PARAMETERS: Final = frozenset(
 
 
 class Link(NamedTuple):
-    """A link in a page."""
-
     url: str
     text: str
     lang: str | None = None  # None for the language of the page
