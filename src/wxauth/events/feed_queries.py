@@ -33,22 +33,17 @@ class EventToSend(SharedEvent):
 
     @property
     def for_siblings(self) -> dict[str, Any]:
-        """The event as the feed and webhooks show it."""
         columns = vars(self)
         values = {name: columns[name] for name in EventToSend.model_fields}  # without the columns of a subclass
         return values | {"data": data_for_siblings(self.type, self.data)}
 
 
 class Place(NamedTuple):
-    """A place in the feed, and the event at this place."""
-
     position: int
     event_id: UUID  # shows whether another event got this position after a backup was restored
 
 
 class PlacedEvent(SQLModel):
-    """An event with a place in the feed."""
-
     event_id: UUID
     type: str
 

@@ -26,8 +26,6 @@ class UnplacedEvent(SQLModel, table=True):
 
 
 class FeedPlace(SQLModel, table=True):
-    """The place of an event in the feed."""
-
     __tablename__ = "feed"
 
     position: int = Field(sa_type=BigInteger, primary_key=True)
@@ -60,8 +58,6 @@ class WebhookAnswer(SQLModel):
 
 
 class Webhook(WebhookAnswer):
-    """A webhook with its secrets."""
-
     id: UUID = Field(primary_key=True)  # a later webhook with the same name has another id
     secret: bytes = Field(sa_type=BYTEA, repr=False)
     former_secret: bytes | None = Field(sa_type=BYTEA, repr=False)  # also signs until `former_secret_until`
@@ -69,7 +65,6 @@ class Webhook(WebhookAnswer):
 
     @property
     def shown(self) -> WebhookAnswer:
-        """The fields of the webhook that administrators see."""
         return WebhookAnswer(**self.model_dump(include=set(WebhookAnswer.model_fields)))
 
 

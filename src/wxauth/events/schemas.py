@@ -104,7 +104,6 @@ class ReplayedAnswer(BaseModel):
 
 
 def trial_answer(outcome: SendOutcome) -> TrialAnswer:
-    """Return the response about a test message."""
     if outcome.status is not None:
         return {"status": outcome.status, "milliseconds": outcome.milliseconds}
     assert outcome.error is not None

@@ -28,7 +28,6 @@ class SendOutcome:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the status is one of success."""
         return self.status is not None and 200 <= self.status < 300
 
 

@@ -80,8 +80,6 @@ log = get_logger()
 
 @part
 class Deliveries:
-    """The sender of due deliveries and of test messages."""
-
     database: Database
     sealer: Sealer
     clock: Clock
@@ -119,7 +117,6 @@ class Deliveries:
             self._start_task(receiver_id, priority)
 
     async def drain(self) -> None:
-        """Wait until no attempt is running."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 

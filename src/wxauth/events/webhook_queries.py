@@ -35,14 +35,11 @@ class Priority(IntEnum):
 
     @property
     def sql(self) -> LiteralString:
-        """The value of the priority as SQL."""
         return str(self.value)  # pyrefly: ignore[bad-return]  # a number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryOutcome:
-    """The outcome of an attempt to make a delivery."""
-
     state: DeliveryState
     status: int | None = None
     error: str | None = None  # why nothing was sent or answered; None for a site
@@ -68,8 +65,6 @@ class LeasedEvent(EventToSend):
 
 
 class LeasedLogout(SQLModel):
-    """A leased delivery of a logout token to a site."""
-
     receiver_id: UUID
     event_id: UUID  # the id of the ended session, which a database trigger stores in place of an event's
     attempts: int  # with the present one

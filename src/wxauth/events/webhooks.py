@@ -34,8 +34,6 @@ log = get_logger()
 
 @part
 class Webhooks:
-    """What administrators and the command line do with webhooks."""
-
     clock: Clock
     sealer: Sealer
     database: Database

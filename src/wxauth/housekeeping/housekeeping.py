@@ -73,7 +73,6 @@ class Pace:
     pause: float = PAGE_PAUSE_SECONDS
 
     def rest_after(self, page_seconds: float, rows: int) -> float:
-        """Return the pause after a page of a large table."""
         if self.pause == 0:
             return 0.0
         # A tenth of the usual pause is enough for a page that was only read.
@@ -85,8 +84,6 @@ USUAL_PACE: Final = Pace()
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What `sweep_events_and_addresses` has deleted and truncated."""
-
     events: int = 0
     addresses: int = 0  # the number of rows in which addresses were truncated to their networks
 
@@ -145,7 +142,6 @@ async def _sweep_pages(
 
 
 def sweep_names(settings: Settings) -> list[str]:
-    """Return the names of the daily sweeps under these settings."""
     return [queries.ENDED_SESSIONS.name, *(table_sweep.name for table_sweep, _kept in _table_sweeps(settings))]
 
 
@@ -298,7 +294,6 @@ async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
 
 
 async def lift_ended_bans(services: Services, pace: Pace) -> None:
-    """Lift the bans that have ended."""
     pace_of_bans = Pace(min(pace.page_size, BANS_PER_TRANSACTION), pace.pause)
     await _page_by_page(pace_of_bans, partial(lift_bans, services.database, now=services.clock()))
 

@@ -113,8 +113,6 @@ UPDATE consents SET ip = {_TRUNCATED_IP}
 
 @dataclass(frozen=True, slots=True)
 class TableSweep:
-    """A sweep of one table."""
-
     name: str  # under which the progress is stored
     end_of_page: Statement[LastRow]  # returns no row if fewer rows are left than a page has
     work: Statement[Nothing]
@@ -133,8 +131,6 @@ ADDRESSES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SweptPage:
-    """What `sweep_page` has done."""
-
     rows: int  # changed or deleted
     is_last: bool  # no later row can be old enough
 
@@ -176,8 +172,6 @@ async def sweep_page(
 
 @dataclass(frozen=True, slots=True)
 class ReplacedPage:
-    """The numbers of sessions that a page of `replace_old_sessions` has changed."""
-
     ended: int
     deleted: int
     is_last: bool

@@ -42,8 +42,6 @@ _SINGLE_VALUED: Final = [
 
 
 class LineOutcome(StrEnum):
-    """The result of a line."""
-
     CREATED = "created"
     UPDATED = "updated"
     JOINED = "joined"  # only the external_id found the user, who got an identity or a unionid

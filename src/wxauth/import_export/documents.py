@@ -44,8 +44,6 @@ _NO_OBJECTS: Final = _(
 
 
 class Form(Enum):
-    """The form of a file of JSON."""
-
     LINES = auto()
     DOCUMENT = auto()  # an array of objects, or an object around such an array
     OBJECTS = auto()  # of several lines each

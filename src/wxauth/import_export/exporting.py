@@ -13,8 +13,6 @@ _RARE_FIELDS: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "
 
 
 class ExportedLines(NamedTuple):
-    """The numbers of lines in an export."""
-
     identities: int
     unionids: int
     """Lines with a unionid that belongs to none of its user's identities."""

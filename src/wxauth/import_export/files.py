@@ -293,7 +293,6 @@ class CsvLines(_Lines):
 
 
 def is_field(name: str) -> bool:
-    """Return whether a column of this name is imported."""
     if name.startswith(_ATTRIBUTE):
         return ATTRIBUTE_NAME.fullmatch(name.removeprefix(_ATTRIBUTE)) is not None
     return name in Line.model_fields

@@ -52,7 +52,6 @@ class RoundedIds:
         self._all_end_in_zero_bit = self._all_end_in_zero_digits = True
 
     def add(self, external_id: str) -> None:
-        """Take an ID of the file into account."""
         number = _number_in(external_id)
         if number is None or self._has_large_exact:  # nothing can follow from further IDs
             return
@@ -71,7 +70,6 @@ class RoundedIds:
 
     @property
     def are_found(self) -> bool:
-        """Whether the IDs so far have been rounded."""
         if len(self._large) == _ENOUGH_LARGE and not self._has_large_exact:
             return True
         # Snowflakes of 17 digits whose last bits are zeros are printed exactly, because a double holds them.

@@ -86,7 +86,6 @@ class CurrentData:
         self.former_ids = ChainMap(notes.former_ids, found.former_ids)
 
     def owners_of(self, line: Line) -> Owners:
-        """Return the owner of each id in a line."""
         identity = self.identities.get(line.key)
         return Owners(
             by_identity=None if identity is None else identity.user_id,
@@ -96,19 +95,15 @@ class CurrentData:
         )
 
     def is_in_app(self, user_id: UUID, app_id: str) -> bool:
-        """Return whether a user has an openid in an app."""
         is_noted = app_id in self.notes.apps_of_users.get(user_id, ())
         return is_noted or app_id in self.found.apps_of_users.get(user_id, ())
 
     def is_verified_by_another(self, phone: str, user_id: UUID) -> bool:
-        """Return whether another user has verified a phone number."""
         return any(holder_id != user_id for holder_id in self.found.phone_holders.get(phone, ()))
 
 
 @dataclass(slots=True)
 class MatchedLine:
-    """A line, and the users to whom its ids belong."""
-
     line: Line
     current: CurrentData
     options: Options
@@ -162,8 +157,6 @@ class MatchedLine:
 
 @dataclass(slots=True)
 class Change:
-    """The change that a line makes to its user."""
-
     line: Line
     current: CurrentData
     options: Options
@@ -177,7 +170,6 @@ class Change:
         return before.is_administrator and not after.is_administrator
 
     def any_belongs_to_another(self, ids: Sequence[Id], owners: Mapping[Id, UUID]) -> bool:
-        """Return whether one of these ids belongs to another user."""
         return any(owners.get(id_, self.after.id) != self.after.id for id_ in ids)
 
 
@@ -190,7 +182,6 @@ class Rule(NamedTuple, Generic[Checked]):
 
     @property
     def fault(self) -> Fault:
-        """What is reported if a line breaks the rule."""
         return Fault(self.field, self.text)
 
 

@@ -59,8 +59,6 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A forward proxy."""
-
     host: str
     port: int
     authorization: bytes = field(repr=False)  # a header field

@@ -114,17 +114,14 @@ class Connection(asyncio.Protocol):
             return not selector.select(0)
 
     def end(self) -> None:
-        """Abort the connection."""
         self.transport.abort()
 
     # The event loop calls the following methods.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the transport when the connection is open."""
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse a part of the response."""
         if self._answer is None:
             self.end()  # no request is waiting for a response
             return
@@ -149,7 +146,6 @@ class Connection(asyncio.Protocol):
         self._handle_end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Handle the end of the connection."""
         self._handle_end(exc)
 
     # The parser calls the following methods.
@@ -187,7 +183,6 @@ class Connection(asyncio.Protocol):
             self._set_time_limit(self._loop.time() + seconds_for_body)
 
     def on_body(self, chunk: bytes) -> None:
-        """Add a part of the body."""
         self._overhead -= len(chunk)
         self._body_size += len(chunk)
         self._body.append(chunk)

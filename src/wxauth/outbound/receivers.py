@@ -53,7 +53,6 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and read the response."""
         try:
             return await self._http.handle_async_request(request)
         except httpx.RequestError as exc:
@@ -63,7 +62,6 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         raise failure
 
     async def aclose(self) -> None:
-        """Close every idle connection."""
         await self._http.aclose()
 
     async def _allowed_addresses(self, peer: Origin | Proxy) -> Sequence[AddressInfo]:

@@ -28,7 +28,6 @@ def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: 
 
 
 def new_webhook_secret() -> bytes:
-    """Return a new secret for signing a webhook's messages."""
     return token_bytes(_SECRET_BYTES)
 
 

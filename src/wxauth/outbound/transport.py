@@ -74,7 +74,6 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._usual_seconds = 0.0  # the moving average of the response time
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and read the whole response."""
         url = request.url
         origin = Origin(url.scheme, url.raw_host.decode(), url.port)
         # For https, the proxy only opens a tunnel.

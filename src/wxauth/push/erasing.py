@@ -40,7 +40,6 @@ class Erasure:
     now: datetime
 
     async def carry_out(self) -> LogLine:
-        """Erase the data that the withdrawal names."""
         match self.withdrawal.kind:
             case WithdrawalKind.ACCOUNT:
                 return await self._erase_closed_account()

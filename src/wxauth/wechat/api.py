@@ -55,7 +55,6 @@ class WeChatApi:
     wechat_tokens: WeChatTokens
 
     async def aclose(self) -> None:
-        """Close the connections to WeChat."""
         await self.wechat.aclose()
 
     async def phone_number(self, app: App, code: str, *, openid: str | None, extra_time: float = 0.0) -> dict[str, Any]:

@@ -64,8 +64,6 @@ def transport_for(settings: Settings, *, at_most: float = inf) -> HttpTransport:
 
 @dataclass(frozen=True, slots=True)
 class WeChatIdentity:
-    """The identity that WeChat returned for a login code."""
-
     openid: str
     unionid: str | None
     # The session_key is base64 text. It is None for all kinds of apps but mini-programs.
@@ -233,7 +231,6 @@ class WeChat:
         return asyncio.get_running_loop().time() + self.timeout + extra_time
 
     async def aclose(self) -> None:
-        """Close the connections to WeChat."""
         await self.transport.aclose()
 
 

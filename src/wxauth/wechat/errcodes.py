@@ -72,8 +72,6 @@ _REMEDIES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Errcode:
-    """A row of the table."""
-
     number: int
     meaning: Text | None = None
     remedy: Text | None = None

@@ -58,8 +58,6 @@ class WeChatToken:
 
 
 class TokenState(NamedTuple):
-    """The state of an app's token in one process."""
-
     expires_at: datetime | None
     failure_code: str | None
 
@@ -118,8 +116,6 @@ class _CachedToken(CachedSecret):
 
 @part
 class WeChatTokens:
-    """The tokens of all apps in one process."""
-
     wechat: WeChat
     clock: Clock
     _cached: dict[_Key, _CachedToken] = field(init=False, default_factory=partial(defaultdict, _CachedToken))
@@ -174,11 +170,9 @@ class WeChatTokens:
         return await self.get(app)
 
     async def aclose(self) -> None:
-        """Cancel the requests in progress."""
         await cancel(self._under_way.values())
 
     def state_of(self, app: App) -> TokenState:
-        """Return the state of an app's token in this process."""
         cached = self._cached[_key_of(app)]
         return TokenState(
             expires_at=cached.ends_at if cached.is_good(self.clock()) else None,
