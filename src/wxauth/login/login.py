@@ -52,8 +52,6 @@ class LacksUnionid(errors.WeChatMisconfigured):
 
 
 class LoginParts(Protocol):
-    """The parts that `log_in_identity` needs."""
-
     apps: Apps
     database: Database
     hook: SignUpHook
@@ -132,8 +130,6 @@ async def _sign_up_with_hook(parts: LoginParts, app: App, login: Login, *, now: 
 
 @part
 class Logins:
-    """The logins of mini-programs and mobile apps, and the refreshes and logouts of sessions."""
-
     apps: Apps
     keys: KeyRing
     issuer: Issuer

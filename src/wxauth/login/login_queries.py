@@ -217,8 +217,6 @@ SELECT {USER_AT_LOGIN}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialFields:
-    """The initial fields that the sign-up hook has returned for a new user."""
-
     external_id: str | None = None  # left out if another user has it now, or had it before
     roles: Sequence[str] = ()  # read only from `Login.roles`, to which `log_in_identity` adds them
     attributes: Mapping[str, Any] = field(default_factory=dict)

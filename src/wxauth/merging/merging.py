@@ -101,7 +101,6 @@ class MergePair:
 
     @property
     def is_either_leaving(self) -> bool:
-        """Whether one of the two users has asked to be erased."""
         return self.former.is_leaving or self.remaining.is_leaving
 
 

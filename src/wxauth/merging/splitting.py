@@ -20,8 +20,6 @@ log = get_logger()
 
 
 class SplitUsers(NamedTuple):
-    """The ids of the two users after a split."""
-
     remaining_id: UUID
     new_user_id: UUID
 

@@ -31,7 +31,6 @@ class OwnedIdentity(SQLModel):
 
     @property
     def key(self) -> tuple[str, str]:
-        """The app_id and openid."""
         return self.app_id, self.openid
 
 
@@ -125,12 +124,10 @@ class Separation:
 
     @property
     def leaving_app_ids(self) -> Sequence[str]:
-        """The apps in which an identity leaves the old user."""
         return sorted({each.app_id for each in self.leaving})
 
     @property
     def staying_app_ids(self) -> Sequence[str]:
-        """The apps in which an identity stays with the old user."""
         return sorted({each.app_id for each in self.staying})
 
     @property
@@ -139,7 +136,6 @@ class Separation:
         return identity_parameters([each.key for each in self.leaving])
 
     async def end_sessions(self, transaction: Transaction, *, reason: EndReason, by: Actor, now: datetime) -> None:
-        """End the sessions of the identities that leave."""
         identities = [each.key for each in self.leaving]
         await end_sessions(transaction, self.user_id, reason=reason, by=by, now=now, identities=identities)
 

@@ -82,8 +82,6 @@ class _Call:
 
 @part
 class Phones:
-    """The part that binds the phone numbers that WeChat returns for the phone button's codes."""
-
     database: Database
     sealer: Sealer
     wechat_api: WeChatApi

@@ -52,8 +52,6 @@ MOVED: Final = "moved"
 
 
 class PhoneRefusal(StrEnum):
-    """The reason why a number from WeChat was not bound."""
-
     CANNOT_LOG_IN = "cannot_log_in"  # also if the identity has just moved to another user
     ERASED = "erased"
     """The user who shared the number was erased, and the identity belongs to a later user."""

@@ -46,8 +46,6 @@ log = get_logger()
 
 @part
 class Avatars:
-    """The part that stores and reads users' pictures."""
-
     database: Database
     clock: Clock
     settings: Settings

@@ -28,8 +28,6 @@ class StoredAvatar(SQLModel, table=True):
 
 @dataclass(frozen=True, slots=True)
 class Avatar:
-    """A user's picture."""
-
     id: str  # 22 random characters, so that nobody can guess it
     content_type: str
     content: bytes

@@ -40,8 +40,6 @@ class KeyOfLogin:
 
 @dataclass(frozen=True, slots=True)
 class SealedSessionKey:
-    """The encrypted session_key of a session."""
-
     app_id: str
     openid: str
     session_id: UUID

@@ -47,8 +47,6 @@ class SignatureAnswer(TypedDict):
 
 @part
 class SessionKeys:
-    """The part that decrypts and signs data with session_keys."""
-
     clock: Clock
     database: Database
     apps: Apps

@@ -38,8 +38,6 @@ WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """The device that sent a request."""
-
     ip: str | None
     user_agent: str | None
 

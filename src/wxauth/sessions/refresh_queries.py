@@ -37,8 +37,6 @@ class RefreshRefusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RefreshRefused:
-    """A refused refresh."""
-
     why: str
     user_id: UUID | None = None
     banned_until: datetime | None = None

@@ -50,7 +50,6 @@ class HistoryQuery(PageQuery):
 
     @property
     def page_parameters(self) -> dict[str, Any]:
-        """The parameters of a statement that reads a page."""
         lowest, before = self.bounding_ids
         # One row more than fits tells `Page.of` that there is a next page.
         return {"lowest": lowest, "before": before, "limit": self.limit + 1}

@@ -311,7 +311,6 @@ def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
 
 
 def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
-    """Return the response about a user, with the user's identities."""
     answer = shown_in(ListedUserAnswer, user)
     if user.ban_reason is not None:
         answer["reason"] = user.ban_reason
@@ -321,7 +320,6 @@ def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
 
 
 def users_answer(page: Page[ListedUser]) -> UsersAnswer:
-    """Return the response with a page of users."""
     answer: UsersAnswer = {"items": [listed_user_answer(user) for user in page.items], "next_cursor": page.next_cursor}
     if page.is_incomplete:
         answer["incomplete_results"] = True

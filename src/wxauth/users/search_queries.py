@@ -194,7 +194,6 @@ def _search_statement(names: frozenset[str], *, only_admins: bool) -> Statement[
 
 
 def term_kind_of(text: str | None, *, region: str) -> TermKind:
-    """Return the kind of a search term."""
     if not text:
         return TermKind.NONE
     if as_user_id(text) is not None:

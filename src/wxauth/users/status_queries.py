@@ -27,8 +27,6 @@ from wxauth.settings.roles import STAFF_ROLES
 
 
 class LockedUser(SQLModel):
-    """The status, roles, ban and requested erasure of a locked user."""
-
     id: UUID
     status: Literal["active", "disabled"]
     roles: list[str]
@@ -75,8 +73,6 @@ class UserIsGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """A ban of a user."""
-
     reason: str | None = None  # for staff only, never for the user or other services
     until: datetime | None = None  # without an end if None
 
@@ -88,15 +84,12 @@ class Ban:
 
 @dataclass(frozen=True, slots=True)
 class StatusAndRoles:
-    """The roles of a user, the ban if there is one, and the time of a requested erasure."""
-
     roles: tuple[str, ...]
     ban: Ban | None = None
     erase_at: datetime | None = None
 
     @classmethod
     def of(cls, row: LockedUser) -> Self:
-        """Return what the row of a locked user says."""
         ban = Ban(row.ban_reason, row.banned_until) if row.status == "disabled" else None
         return cls(tuple(row.roles), ban, row.erase_at)
 
@@ -149,8 +142,6 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StatusChange:
-    """A change of a user's status and roles."""
-
     user_id: UUID
     before: StatusAndRoles
     after: StatusAndRoles
@@ -170,7 +161,6 @@ class StatusChange:
 
     @property
     def endings(self) -> AbstractSet[Ending]:
-        """The kinds of sessions to end."""
         if self.after.is_banned:
             return {Ending.ALL}
         staff_roles_before = STAFF_ROLES.intersection(self.before.roles)
