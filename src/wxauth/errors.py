@@ -26,7 +26,6 @@ class AppRefused(InvalidRequest):
         self.errcode = errcode
 
     def members(self) -> Mapping[str, Any]:
-        """Return the extension members `errors` and `wechat_errcode` of the problem document."""
         return {**super().members(), "wechat_errcode": self.errcode}
 
 
@@ -82,7 +81,6 @@ class WeChatError(WxAuthError):
         self.errcode = errcode
 
     def members(self) -> Mapping[str, Any]:
-        """Return the extension member `wechat_errcode`, if WeChat returned an errcode."""
         return {} if self.errcode is None else {"wechat_errcode": self.errcode}
 
 
@@ -321,7 +319,6 @@ class AccountDisabled(WxAuthError, code="account_disabled", status=403):
         self.user_id = user_id  # for the record of the refused login; the response does not contain it
 
     def members(self) -> Mapping[str, Any]:
-        """Return the extension member `until`, if the ban ends automatically."""
         return {} if self.until is None else {"until": self.until}
 
 
@@ -336,7 +333,6 @@ class AccountLeaving(WxAuthError, code="account_leaving", status=403):
         self.user_id = user_id  # for the record of the refused login; the response does not contain it
 
     def members(self) -> Mapping[str, Any]:
-        """Return the extension member `erase_at`."""
         return {"erase_at": self.erase_at}
 
 

@@ -46,7 +46,6 @@ class PrivateKey:
 
     @classmethod
     def generate(cls) -> Self:
-        """Generate a new key for the algorithm of this class."""
         raise NotImplementedError
 
     @classmethod
@@ -84,7 +83,6 @@ class SigningKey(PrivateKey):
 
     @classmethod
     def generate(cls) -> Self:
-        """Generate a new key."""
         return cls(ec.generate_private_key(ec.SECP256R1()))
 
 

@@ -43,8 +43,6 @@ class JsSignature:
 
 @part
 class JsTickets:
-    """The tickets of all apps, and the signatures that are made with them."""
-
     settings: Settings
     database: Database
     clock: Clock
@@ -76,7 +74,6 @@ class JsTickets:
         return JsSignature(timestamp, nonce, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
     async def aclose(self) -> None:
-        """Cancel the requests in progress."""
         await cancel(self._under_way.values())
 
     async def _renew(self, app: App, cached: CachedSecret) -> None:

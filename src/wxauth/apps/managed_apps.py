@@ -44,8 +44,6 @@ log = get_logger()
 
 @part
 class ManagedApps:
-    """The part that adds, changes and removes apps."""
-
     clock: Clock
     sealer: Sealer
     apps: Apps

@@ -24,8 +24,6 @@ class SealedApp(SQLModel):
 
 
 class StoredApp(SealedApp, table=True):
-    """The table of the apps that were added at run time."""
-
     __tablename__ = "apps"
 
 

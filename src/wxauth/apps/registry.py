@@ -42,8 +42,6 @@ class InvalidApp(Exception):
 
 @dataclass(frozen=True, slots=True)
 class KnownApp:
-    """An app, with its source and its state."""
-
     app: App
     source: AppSource
     is_enabled: bool = True
@@ -86,7 +84,6 @@ def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> Seal
 
 
 def detail_of_invalid(field_names: Sequence[str]) -> str:
-    """Return the detail of the error for a stored app with these invalid required fields."""
     return f"the stored {' and '.join(field_names)} of this app must be replaced: remove the app, and add it again"
 
 
@@ -154,18 +151,15 @@ class Apps:
         return None if known is None else known.app.max_sessions
 
     def claims_of(self, app_id: str) -> Template:
-        """Return the template of the claims of an app's access tokens."""
         known = self._by_id.get(app_id)
         if known is None or known.app.claims is None:
             return self.settings.claims
         return known.app.claims
 
     def may_sign_up(self, app: App) -> bool:
-        """Return whether new users may sign up with this app."""
         return (app.sign_up or self.settings.sign_up) == "open"
 
     def roles_at_sign_up(self, app: App) -> Sequence[str]:
-        """Return the roles of a user who signs up with this app."""
         return self.settings.sign_up_roles if app.sign_up_roles is None else app.sign_up_roles
 
     def roles_of_new_users(self) -> frozenset[str]:
@@ -183,7 +177,6 @@ class Apps:
         return app_id if app_id is not None and app_id in self._by_id else "unknown"
 
     def why_unusable(self, app_id: str | None) -> str | None:
-        """Return why a stored app cannot be used, if it cannot."""
         if app_id in self.unopened:
             return NOT_OPENED
         if app_id in self.invalid:
@@ -196,7 +189,6 @@ class Apps:
 
     @property
     def default_id(self) -> str | None:
-        """The id of the default app."""
         return None if self.default is None else self.default.app.app_id
 
     async def refresh(self) -> None:

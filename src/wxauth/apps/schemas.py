@@ -29,7 +29,6 @@ class AppRequest(App, _FieldsBesideApp):
 
     @property
     def app(self) -> App:
-        """The app that the request describes."""
         return App(**{name: getattr(self, name) for name in App.model_fields})
 
 
@@ -40,7 +39,6 @@ class AppChangeRequest(Changes, AppFields, _FieldsBesideApp):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The new values of the fields that the request contains."""
         names = self.model_fields_set - {"asks_wechat"}
         return {name: getattr(self, name) for name in type(self).model_fields if name in names}
 
@@ -104,7 +102,6 @@ class AppAnswer(AppTitleAnswer):
 
 
 def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, known: KnownApp) -> AppAnswer:
-    """Return the response about an app."""
     app = known.app
     token = wechat_tokens.state_of(app)
     values = dict(app) | {name: getattr(known, name) for name in ("source", "is_enabled", "created_at")}

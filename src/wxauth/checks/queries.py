@@ -24,8 +24,6 @@ _MAX_RELATIONS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class PostgresServer:
-    """The properties of the database server that a check judges."""
-
     version: str
     version_number: int  # in PostgreSQL's format, in which 180001 is 18.1
     is_standby: bool
@@ -48,8 +46,6 @@ class PostgresServer:
 
 @dataclass(frozen=True, slots=True)
 class WebhookState:
-    """The properties of a webhook that a check judges."""
-
     name: str
     is_enabled: bool
     is_stuck: bool

@@ -27,20 +27,15 @@ Row = TypeVar("Row")
 
 
 class SealedValue(NamedTuple):
-    """A value that is sealed, and its context."""
-
     sealed: bytes
     context: bytes
 
     def can_be_opened(self, sealer: Sealer) -> bool:
-        """Return whether one of the sealer's secret keys opens the value."""
         return sealer.opens(self.sealed, context=self.context)
 
 
 @dataclass(frozen=True, slots=True)
 class SealedKind(Generic[Row]):
-    """A kind of row that contains sealed values."""
-
     # A value that is not set is None. Several values have the order of the columns in the row's `Reseal`.
     values: Callable[[Row], Sequence[tuple[bytes | None, bytes]]]
 

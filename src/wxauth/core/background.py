@@ -56,7 +56,6 @@ class Background:
         return task
 
     async def drain(self) -> None:
-        """Wait until all work is done."""
         while self._started:
             await asyncio.wait(self._started)
 
@@ -197,7 +196,6 @@ class Retries:
         self._count(kind, -1)
 
     async def drain(self) -> None:
-        """Wait until every retry has ended."""
         if self._rounds is not None:
             await asyncio.shield(self._rounds)
 

@@ -209,7 +209,6 @@ class Database(_Reader):
         await self._fetch(statement.text, statement.arguments(values))
 
     async def time(self) -> datetime:
-        """Return the database's time."""
         (now,) = await self.values(_TIME)
         return now
 

@@ -74,7 +74,6 @@ class Counter(_Metric[prometheus_client.Counter]):
     kind = prometheus_client.Counter
 
     def count(self, *labels: object, number: int = 1) -> None:
-        """Add `number` to the series with these labels."""
         self[labels].inc(number)
 
     def outcome_of(self, *labels: object) -> "CountedBlock":
@@ -98,7 +97,6 @@ class Gauge(_Metric[prometheus_client.Gauge]):
     kind = prometheus_client.Gauge
 
     def set(self, number: int, *labels: object) -> None:
-        """Set the value of the series with these labels."""
         self[labels].set(number)
 
 

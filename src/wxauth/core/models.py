@@ -87,6 +87,4 @@ class EventFields(SharedEvent):
 
 
 class Event(EventFields, table=True):
-    """The table of events."""
-
     __tablename__ = "events"

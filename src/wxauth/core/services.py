@@ -85,6 +85,5 @@ class Services:
         return requested
 
     async def aclose(self) -> None:
-        """Close the parts in `closing`."""
         for group in self.closing:
             await asyncio.gather(*(part.aclose() for part in group))

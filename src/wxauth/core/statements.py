@@ -295,7 +295,6 @@ class Batches:
                 self._send()
 
     async def aclose(self) -> None:
-        """Cancel the batches that are running."""
         while self._tasks:
             # If a task is cancelled before it begins, its callers never get a result. This pause lets each task begin.
             await asyncio.sleep(0)

@@ -152,8 +152,6 @@ REPORTS_ERASURE: Final = """
 
 
 class About(TypedDict, total=False):
-    """The user and app that an event is about, and its data."""
-
     user_id: UUID | None
     app_id: str | None
     data: Mapping[str, Any] | None

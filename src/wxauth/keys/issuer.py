@@ -20,8 +20,6 @@ from wxauth_guard.verifier import Verifier
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSession:
-    """The session to which an access token belongs."""
-
     id: UUID
     seconds_left: int  # until the session expires
     client_id: str | None = None  # of the website or the console; None for a session in an app
@@ -33,17 +31,12 @@ class TokenSession:
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A signed access token."""
-
     value: str = field(repr=False)
     expires_in: int  # seconds
 
 
 class Issuer:
-    """The part that issues access tokens.
-
-    A token expires after `ACCESS_TOKEN_TTL`, or when its session expires if that is earlier.
-    """
+    """A token expires after `ACCESS_TOKEN_TTL`, or when its session expires if that is earlier."""
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
         self._settings = settings

@@ -56,15 +56,12 @@ Key = TypeVar("Key", bound=PrivateKey)
 
 
 class RsaKey(PrivateKey):
-    """An RS256 key."""
-
     __slots__ = ()
     alg = RSA_ALGORITHM
     kind = rsa.RSAPrivateKey
 
     @classmethod
     def generate(cls) -> Self:
-        """Generate a new RS256 key."""
         return cls(rsa.generate_private_key(_RSA_EXPONENT, _RSA_BITS))
 
 
@@ -79,7 +76,6 @@ class KeySet(Generic[Key]):
         self.unopened: list[str] = []  # kids that they cannot decrypt
 
     def signing_key(self, now: datetime) -> Key:
-        """Return the key that signs now."""
         if not self.opened_rows:
             raise StorageUnavailable(NOT_READ)
         return self.by_kid[signing_key_of(self.opened_rows, now).kid]
@@ -111,7 +107,6 @@ class KeySet(Generic[Key]):
 
 
 def sealed_row(key: PrivateKey, sealer: Sealer, now: datetime, activates_at: datetime) -> StoredSigningKey:
-    """Return the row of a new key, with the encrypted private key."""
     return StoredSigningKey(
         id=new_id(now),
         alg=key.alg,
@@ -125,7 +120,6 @@ def sealed_row(key: PrivateKey, sealer: Sealer, now: datetime, activates_at: dat
 
 
 def unsealed_key(row: StoredSigningKey, sealer: Sealer, key_type: type[Key]) -> Key:
-    """Return the decrypted key of a row."""
     return key_type.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
 
 

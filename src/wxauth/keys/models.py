@@ -18,10 +18,9 @@ from wxauth.errors import NotFound
 
 
 class StoredSigningKey(SQLModel):
-    """A signing key, with its encrypted private key.
+    """An ES256 key signs access tokens, and the id_tokens and logout tokens of sites whose `id_token_alg` is ES256.
 
-    An ES256 key signs access tokens, and the id_tokens and logout tokens of sites whose `id_token_alg` is ES256. An
-    RS256 key signs the id_tokens and logout tokens of other sites.
+    An RS256 key signs the id_tokens and logout tokens of other sites.
     """
 
     id: UUID = Field(primary_key=True)
@@ -74,7 +73,6 @@ class KeyState(StrEnum):
 
 
 def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
-    """Return the published keys of this algorithm."""
     return [key for key in published if key.alg == alg]
 
 

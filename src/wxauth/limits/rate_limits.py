@@ -27,8 +27,6 @@ log = get_logger()
 
 
 class Limit(NamedTuple):
-    """A limit, which allows up to `at_most` actions in a window of `seconds` seconds."""
-
     at_most: int
     seconds: int
 
@@ -86,7 +84,6 @@ class RateLimiter:
             await self._admit(counted_as(ip), ip)
 
     async def aclose(self) -> None:
-        """Close the connections to Redis, if there are any."""
         if self._redis is not None:
             await self._redis.aclose()
 

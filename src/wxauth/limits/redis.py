@@ -47,7 +47,6 @@ class RedisCounts:
         return max(1, int(await client.ttl(self._prefix + name)))
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self._closing.aclose()
 
     async def _connected(self) -> Any:

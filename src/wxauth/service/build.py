@@ -66,15 +66,12 @@ class Tracing:
     """The factory of the parts that a trace covers. If traces are enabled, its subclass `spans.Spans` replaces it."""
 
     def app(self, app: ASGIApp) -> ASGIApp:
-        """Return the app unchanged."""
         return app
 
     def database(self, url: str, *, deadlines: Deadlines) -> Database:
-        """Return a `Database` for this URL."""
         return Database(url, deadlines=deadlines)
 
     def wechat(self, transport: httpx.AsyncBaseTransport, **options: Any) -> WeChat:
-        """Return a WeChat client."""
         return WeChat(transport, **options)
 
     async def aclose(self) -> None:

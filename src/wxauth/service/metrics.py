@@ -60,7 +60,6 @@ class Processes(Collector):
     """prometheus_client's `process_` metrics, for each process of this service. A restarted process begins at zero."""
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the current values of each process."""
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for name, pid in process_ids().items():
             for metric in _process_metrics(pid):
@@ -98,7 +97,6 @@ class PrometheusMetrics(Collector):
         return generate_latest(self)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the counts, and the current values of gauges."""
         self._make_first_series()
         yield from _registry_of_counts().collect()
         yield from Processes().collect()

@@ -52,8 +52,6 @@ log = get_logger()
 
 
 class Config(uvicorn.Config):
-    """uvicorn's configuration."""
-
     def load(self) -> None:
         """Import the app. A signal during the imports, which take 10 s on a busy machine, ends the process."""
         with ending_at_once():

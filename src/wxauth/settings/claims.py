@@ -40,7 +40,6 @@ its first `$`, so it refers to nothing.
 
 
 def check_claims(template: Template) -> None:
-    """Check a template of claims."""
     if reserved := sorted(name for name in template if name.casefold() in RESERVED_CLAIMS):
         raise WrongValue(_("must not contain the claim {claim}, which is reserved", claim=reserved[0]))
     if "" in template:

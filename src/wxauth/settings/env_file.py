@@ -24,8 +24,6 @@ class EnvLine:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EnvFile:
-    """The contents of a `.env` file."""
-
     values: Mapping[str, str | None]  # None for a name without `=`
     lines: Sequence[EnvLine]  # without comments and blank lines
 

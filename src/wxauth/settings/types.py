@@ -31,7 +31,6 @@ _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 
 
 def comma_separated(text: str) -> list[str]:
-    """Return the items of a comma-separated text."""
     return [item.strip() for item in text.split(",") if item.strip()]
 
 

@@ -267,7 +267,6 @@ def _methods_at(path: str, routes: Iterable[BaseRoute]) -> set[str]:
 
 
 def operation_id(route: APIRoute) -> str:
-    """Return the endpoint's name."""
     return route.name
 
 

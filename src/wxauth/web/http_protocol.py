@@ -179,7 +179,6 @@ class HttpProtocol(HttpToolsProtocol):
         self.upgrade_framing = b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % field for field in fields)
 
     def on_body(self, body: bytes) -> None:
-        """Pass on a part of the body."""
         self._bytes_outside_body = 0
         super().on_body(body)
 

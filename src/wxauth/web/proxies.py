@@ -75,7 +75,6 @@ class BehindProxies:
         self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Correct the scope of a request, and pass the request on to the app."""
         if scope["type"] == "http":
             scope["root_path"] = self._root_path or scope.get("root_path", "")
             peer = scope.get("client")

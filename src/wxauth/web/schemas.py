@@ -129,8 +129,6 @@ RowWithId = TypeVar("RowWithId", bound=HasId)
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """Some rows of a list."""
-
     items: Sequence[Row]
     next_cursor: str | None
     is_incomplete: bool = False  # the search ran out of time; `next_cursor` continues it
@@ -200,13 +198,11 @@ class Items(BaseModel, Generic[Row]):
 
 
 def items_of(page: Page[Row]) -> Items[Row]:
-    """Return the response that contains the rows of a page."""
     # `model_construct` does not validate the rows again.
     return Items.model_construct(items=list(page.items), next_cursor=page.next_cursor)
 
 
 def all_of(rows: Iterable[Row]) -> Items[Row]:
-    """Return the response that contains all rows of a short list."""
     return Items.model_construct(items=list(rows), next_cursor=None)
 
 
