@@ -11,7 +11,6 @@ from wxauth_desk.i18n import lazy_gettext as _
 
 
 def main() -> None:
-    """Run the command."""
     if sys.argv[1:2] == ["dev"]:
         # `dev` imports the service, which takes a while, before it installs its own handlers. Until then, these
         # handlers end the process. They raise no exception, because Python drops an exception that is raised while a

@@ -65,7 +65,6 @@ class OwnNamesOnly:
         self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the app, or refuse it."""
         app = self._app
         if scope["type"] == "http":  # no part of the desk accepts WebSockets
             headers = Headers(scope=scope)

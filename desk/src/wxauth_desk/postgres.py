@@ -123,12 +123,10 @@ class EmbeddedPostgres:
         self._stop()
 
     def url(self, database: str = "postgres") -> str:
-        """Return the URL of a database on this server."""
         return f"postgresql://postgres@/{database}?host={quote(str(self._run_folder))}&port={_PORT}"
 
     @property
     def log(self) -> Path:
-        """The path of the server's log."""
         return self._sibling_path(".log")
 
     def _start(self) -> None:

@@ -133,7 +133,6 @@ class _Parts:
 
     @property
     def mcp_url(self) -> str | None:
-        """The URL of the MCP server; None if there is no MCP server."""
         return None if self.mcp is None else self.mcp.url
 
 
@@ -197,7 +196,6 @@ def _start_postgres(stack: ExitStack) -> SecretStr:
 
 
 def _start_wechat(threads: ExitStack, parts: _Parts, wechat: Place, call_record: CallRecord) -> None:
-    """Start the simulated WeChat in a thread."""
     console_url = f"{service_url(parts.settings)}{CONSOLE_PATH}" if parts.settings.admin_page else None
     around = Surroundings(
         service_url=service_url(parts.settings),

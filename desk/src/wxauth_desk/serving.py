@@ -39,6 +39,5 @@ class Server(uvicorn.Server):
         self._welcome = welcome
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, and print the welcome."""
         await super().startup(sockets)
         click.echo(self._welcome)

@@ -33,7 +33,6 @@ class Watched:
         self._call_record = call_record
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the app, and record it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -56,7 +56,6 @@ class VerificationKey:
         return cls(kid, public_key)
 
     def verify(self, signed: bytes, signature: bytes) -> bool:
-        """Return whether this key has made the signature of these bytes."""
         if len(signature) != _SIGNATURE_LENGTH:
             return False
         half = _SIGNATURE_LENGTH // 2

@@ -26,8 +26,6 @@ _RENEWAL_ADVICE: Final = (  # before the `rid` in the errmsg for errcode 40001, 
 
 @dataclass(frozen=True, slots=True)
 class CodePicture:
-    """The picture of a mini-program code, with its content type."""
-
     content: bytes
     content_type: Literal["image/jpeg", "image/png"]
 
@@ -37,8 +35,6 @@ Answer = dict[str, Any] | CodePicture
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call to one of the simulated APIs."""
-
     api: Api
     # The call contains this id and a secret, or an access token of the app. With a secret, the id might be no app's.
     app_id: str | None

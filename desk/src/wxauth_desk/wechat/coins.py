@@ -84,7 +84,6 @@ class _Purse:
         self.presented += amount
 
     def pay(self, amount: int) -> None:
-        """Deduct coins that the player pays."""
         require(amount <= self.balance, Errcode.TOO_FEW_COINS)
         self.balance -= amount
         self.spent += amount
@@ -108,8 +107,6 @@ class _Purse:
 
 @dataclass
 class Coins:
-    """The purses of all players."""
-
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
     # The keys are openid and `env`. The least recently used purse is the first.

@@ -64,8 +64,6 @@ APP_KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app[
 
 
 class Endpoint(NamedTuple):
-    """The path of an API on WeChat's host, and the HTTP methods that the API accepts."""
-
     methods: str  # separated by spaces
     path: str
 

@@ -55,8 +55,6 @@ class _Verification:
 
 @dataclass
 class Faces:
-    """The APIs for face verification, with the latest verifications."""
-
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
     _verifications: BoundedDict[str, _Verification] = field(

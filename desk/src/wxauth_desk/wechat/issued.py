@@ -61,7 +61,6 @@ class Codes(Generic[AnyCodeRequest]):
         self._codes: BoundedDict[str, _Code[AnyCodeRequest]] = BoundedDict(MAX_CODES)
 
     def make(self, request: AnyCodeRequest, *, lifetime_seconds: float = CODE_LIFETIME_SECONDS) -> str:
-        """Return a new code."""
         now = self._clock()
         self._forget_expired(now)
         code = "0" + secrets.token_hex(16)[:31]  # 32 characters, the first of which is 0, as in WeChat's codes
@@ -108,10 +107,10 @@ class _AccessToken:
 
 
 class AccessTokens:
-    """The access tokens of an app.
+    """WeChat has two interfaces for tokens.
 
-    WeChat has two interfaces for tokens. `hand_out_stable_token` returns the tokens of `stable_token`, and
-    `issue_token` returns the tokens of the older interface, `token`.
+    `hand_out_stable_token` returns the tokens of `stable_token`, and `issue_token` returns the tokens of the older
+    interface, `token`.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -206,7 +205,6 @@ class Grants:
         }
 
     def of_access_token(self, token: str, openid: str) -> Grant:
-        """Return the grant of a person's access token."""
         require(token, Errcode.MISSING_ACCESS_TOKEN)
         if (grant := self._access.get(token)) is None:
             raise CallRefused(Errcode.WRONG_ACCESS_TOKEN)
@@ -215,7 +213,6 @@ class Grants:
         return grant
 
     def of_refresh_token(self, token: str, app_id: str) -> Grant:
-        """Return the grant of an app's refresh token."""
         require(token, Errcode.MISSING_REFRESH_TOKEN)
         grant = self._refresh.get(token)
         if grant is None or grant.app_id != app_id:

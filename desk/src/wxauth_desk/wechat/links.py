@@ -20,8 +20,6 @@ _MAX_QUERY_LENGTH: Final = 1024
 
 @dataclass
 class Links:
-    """The APIs that make links and pictures of mini-program codes."""
-
     quotas: Quotas
     clock: Callable[[], int]
 

@@ -29,8 +29,6 @@ class _SpentCode(NamedTuple):
 
 @dataclass
 class PhoneNumbers:
-    """The API that returns a phone number."""
-
     codes: Codes[PhoneCodeRequest]
     takes_plain_codes: bool  # in the form of `PLAIN_PHONE`
     clock: Callable[[], int]
