@@ -257,6 +257,11 @@ async def test_each_failure_is_the_one_that_the_page_announces(stage: Stage, api
     assert got == said
 
 
+def test_no_fault_of_a_phone_number_names_the_code_of_a_login() -> None:
+    meanings = [fault["meaning"] for fault in offered_faults()["getuserphonenumber"]]
+    assert [text for texts in meanings for text in texts.values() if "wx.login" in text] == []
+
+
 # The recorded requests.
 
 

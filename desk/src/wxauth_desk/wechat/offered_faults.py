@@ -6,6 +6,7 @@ from typing import Any, Final
 from wxauth_desk.i18n import Text, languages, lazy_gettext as _
 
 _UNLISTED: Final = 99999
+# These APIs are called for a login or a phone number. `POST /faults` also accepts the others.
 # fmt: off
 _ERRCODES: Final = {
     "code2session": (
@@ -27,9 +28,9 @@ _MEANINGS: Final = {  # according to WeChat's documentation
     40003: _("the openid doesn't belong to this app"),
     40013: _("the appid is malformed"),
     40014: _("the access token is malformed"),
-    40029: _("the wx.login code is invalid, has expired, or belongs to another app"),
+    40029: _("the code is invalid, has expired, or belongs to another app"),
     40125: _("the AppSecret is wrong"),
-    40163: _("the wx.login code has already been used"),
+    40163: _("the code has already been used"),
     40164: _("this server's IP address isn't on the IP whitelist"),
     40226: _("WeChat classifies this user as high-risk"),
     40234: _("the app requires signed and encrypted calls"),
@@ -37,7 +38,7 @@ _MEANINGS: Final = {  # according to WeChat's documentation
     41001: _("the access token is missing"),
     41002: _("the appid is missing"),
     41004: _("the AppSecret is missing"),
-    41008: _("the wx.login code is missing"),
+    41008: _("the code is missing"),
     42001: _("the access token has expired"),
     43104: _("the phone number code belongs to another user"),
     45009: _("the daily quota is used up"),
