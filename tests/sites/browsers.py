@@ -5,15 +5,18 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from html import unescape
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
+import pytest
 from jose import jwt
 
+from tests.fakes import Clock
 from tests.world import (
     CALLBACK,
     CAMERA,
@@ -32,6 +35,8 @@ from tests.world import (
 from wxauth.clients.clients import ClientChanges
 from wxauth.housekeeping.housekeeping import sweep
 from wxauth.outbound.urls import NameResolver
+from wxauth.sites.authorization_codes import AuthorizationCodes
+from wxauth.sites.queries import SiteLogin
 
 
 def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Response:
@@ -42,6 +47,17 @@ def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Resp
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["content-type"] == "application/json"
     return answer
+
+
+def wait_in_queues(patch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """Let each redemption of a code wait a minute in its queue."""
+
+    @asynccontextmanager
+    async def wait(_codes: AuthorizationCodes, _login: SiteLogin) -> AsyncIterator[None]:
+        clock.advance(seconds=60)
+        yield
+
+    patch.setattr(AuthorizationCodes, "queue", wait)
 
 
 Ask = Callable[[], Coroutine[Any, Any, httpx.Response]]

@@ -22,7 +22,20 @@ from tests.database_proxy import Proxy
 from tests.fakes import LOGO
 from tests.problems import problem_of
 from tests.processes import free_port
-from tests.sites.browsers import ASKED, FORM, SHOP, VERIFIER, WITHOUT_PKCE, Browser, House, Tab, keys_at, refused, sent
+from tests.sites.browsers import (
+    ASKED,
+    FORM,
+    SHOP,
+    VERIFIER,
+    WITHOUT_PKCE,
+    Browser,
+    House,
+    Tab,
+    keys_at,
+    refused,
+    sent,
+    wait_in_queues,
+)
 from tests.sweeps import swept
 from tests.world import CALLBACK, AddSite, Admin, Stage, bearer, behind, body_of, with_part
 from wxauth.clients.clients import renew_secret
@@ -452,6 +465,14 @@ async def test_a_code_lives_a_minute_and_works_once(house: House) -> None:
     house.stage.clock.advance(seconds=59)
     assert (await house.redeem(second["code"])).status_code == 200
     assert await house.stage.number("events WHERE type = 'site.authorized'") == 2, "one for each page"
+
+
+async def test_a_code_that_expires_while_the_request_waits_in_the_queue_is_refused(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = await house.code()
+    wait_in_queues(monkeypatch, house.stage.clock)
+    refused(await house.redeem(code), "invalid_grant")
 
 
 @pytest.mark.requirement("asvs-10.1.2", "rfc6749-4.1.3")

@@ -16,7 +16,7 @@ from tests.console.asking import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_sess
 from tests.fakes import Clock
 from tests.guard.hostile import Forger
 from tests.problems import problem_of
-from tests.sites.browsers import SHOP, VERIFIER, Browser, House, refused, sent
+from tests.sites.browsers import SHOP, VERIFIER, Browser, House, refused, sent, wait_in_queues
 from tests.sites.persons import CONSOLE
 from tests.world import FAR, Admin, Body, MakeClient, MakeServices, Phone, Rows, bearer, later, make_admin, set_roles
 from wxauth.clients.clients import find_site
@@ -165,6 +165,14 @@ async def test_a_code_works_once_for_a_minute_and_only_for_the_site_that_it_was_
     problem_of(await office.post(code), "session_revoked", 400)
     problem_of(await office.post(await office.code()), "session_revoked", 400)
     refused(await office.redeem(await office.console_code(), redirect_uri=PAGE), "invalid_grant")
+
+
+async def test_a_code_that_expires_in_the_queue_opens_no_console(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = await office.console_code()
+    wait_in_queues(monkeypatch, office.stage.clock)
+    problem_of(await office.post(code), "session_revoked", 400)
 
 
 @pytest.mark.oldest_postgres

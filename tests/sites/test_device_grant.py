@@ -20,6 +20,7 @@ from wxauth.clients.models import Scope
 from wxauth.merging.merging import link_unionid
 from wxauth.sessions.refresh_queries import rotate_refresh_token_of_website
 from wxauth.sites import tokens as site_tokens
+from wxauth.sites.redeeming import redeem
 from wxauth.users.last_seen_queries import LastSeen
 
 START, TOKEN = "/v1/device_authorization", "/v1/token"
@@ -419,6 +420,21 @@ async def test_the_tokens_of_a_refresh_begin_after_the_wait_for_the_database(
     claims = get_unverified_claims(refreshed["access_token"])
     assert claims["iat"] == int(house.stage.clock().timestamp())
     assert claims["exp"] - claims["iat"] == refreshed["expires_in"]
+
+
+async def test_the_tokens_of_a_code_begin_after_the_wait_for_the_database(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def redeem_and_wait(*args: Any, **values: Any) -> object:
+        redeemed = await redeem(*args, **values)
+        house.stage.clock.advance(seconds=5)
+        return redeemed
+
+    monkeypatch.setattr(site_tokens, "redeem", redeem_and_wait)
+    tokens = await house.device_tokens()
+    claims = get_unverified_claims(tokens["access_token"])
+    assert claims["iat"] == int(house.stage.clock().timestamp())
+    assert claims["exp"] - claims["iat"] == tokens["expires_in"]
 
 
 @pytest.mark.slow

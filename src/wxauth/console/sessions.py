@@ -104,6 +104,7 @@ class ConsoleSessions:
         """
         now = self.clock()
         session_id = new_id(now)
+        expires_at = now + timedelta(seconds=MAX_UNUSED_SECONDS)
         async with self.database.begin() as transaction:
             user = await transaction.row(
                 queries.OPEN_SESSION_BY_LINK,
@@ -114,7 +115,7 @@ class ConsoleSessions:
                 scope=ADMIN_SCOPE,
                 ip=device.ip,
                 user_agent=device.user_agent,
-                expires_at=now + timedelta(seconds=MAX_UNUSED_SECONDS),
+                expires_at=expires_at,
                 now=now,
             )
             if user is not None:
@@ -124,7 +125,7 @@ class ConsoleSessions:
                 "the link has been used or has expired, or its user has no role for the console: create another link"
             )
         log.info("console_opened", user_id=user.id, session_id=session_id, by="link")
-        return self._with_new_tokens(user, session_id, generation=0, seconds_left=MAX_UNUSED_SECONDS, now=now)
+        return self._with_new_tokens(user, session_id, generation=0, expires_at=expires_at)
 
     async def open_by_scan(self, code: str, verifier: str, *, device: Device) -> OpenedConsole:
         """Open a session with the authorization code and the PKCE verifier of a login to the console.
@@ -136,17 +137,18 @@ class ConsoleSessions:
         """
         now = self.clock()
         session_id = new_id(now)
+        expires_at = now + timedelta(seconds=MAX_UNUSED_SECONDS)
         login = await self._login_of(code, verifier)
         outcome: Redeemed | NotRedeemed = NotRedeemed.UNKNOWN
         if login is not None:
-            outcome = await self._redeem(login, session_id, device=device, now=now)
+            outcome = await self._redeem(login, session_id, device=device, expires_at=expires_at)
         if outcome is NotRedeemed.SPENT:
             log.warning("code_reused", client_id=CONSOLE, consequence="the code has no open session")
         if isinstance(outcome, NotRedeemed):
             raise SessionRevoked("the code doesn't belong to this page, has been used or has expired: log in again")
         count_logged_in(self.login_counts, outcome.login.taken_door, now=now)
         log.info("console_opened", user_id=outcome.user.id, session_id=session_id, by="scan")
-        return self._with_new_tokens(outcome.user, session_id, generation=0, seconds_left=MAX_UNUSED_SECONDS, now=now)
+        return self._with_new_tokens(outcome.user, session_id, generation=0, expires_at=expires_at)
 
     async def resume(self, cookie: str, *, device: Device) -> OpenedConsole:
         """Continue the session that a cookie belongs to, and return the session with new tokens.
@@ -177,11 +179,8 @@ class ConsoleSessions:
         if STAFF_ROLES.isdisjoint(outcome.roles):
             await self.end(cookie)
             raise InsufficientRole("this user no longer has the role admin or support")
-        # The clock is read after the wait for the database, so that the access token does not outlive the session.
-        now = self.clock()
-        seconds_left = int((outcome.expires_at - now).total_seconds())
         return self._with_new_tokens(
-            outcome, token.session_id, generation=outcome.generation, seconds_left=seconds_left, now=now
+            outcome, token.session_id, generation=outcome.generation, expires_at=outcome.expires_at
         )
 
     async def end(self, cookie: str) -> None:
@@ -203,10 +202,10 @@ class ConsoleSessions:
         return await login_of_code(self.database, code, client_id=CONSOLE, redirect_uri=uri, code_challenge=challenge)
 
     async def _redeem(
-        self, login: SiteLogin, session_id: UUID, *, device: Device, now: datetime
+        self, login: SiteLogin, session_id: UUID, *, device: Device, expires_at: datetime
     ) -> Redeemed | NotRedeemed:
-        expires_at = now + timedelta(seconds=MAX_UNUSED_SECONDS)
         async with self.codes.queue(login), self.database.begin() as transaction:
+            now = self.clock()  # after the wait in the queue, during which the code might have expired
             outcome = await redeem(transaction, login, session_id=session_id, expires_at=expires_at, now=now)
             if isinstance(outcome, NotRedeemed):
                 return outcome
@@ -218,9 +217,12 @@ class ConsoleSessions:
             return outcome
 
     def _with_new_tokens(
-        self, user: UserInSession, session_id: UUID, *, generation: int, seconds_left: int, now: datetime
+        self, user: UserInSession, session_id: UUID, *, generation: int, expires_at: datetime
     ) -> OpenedConsole:
         """`generation` is the number of the new refresh token within its session, from 0 on."""
+        # The clock is read after the wait for the database, so that the access token does not outlive the session.
+        now = self.clock()
+        seconds_left = int((expires_at - now).total_seconds())
         self.last_seen.note(user, at=now)
         session = TokenSession(id=session_id, seconds_left=seconds_left, client_id=CONSOLE, scope=ADMIN_SCOPE)
         issued = self.issuer.issue(user, session, now=now)

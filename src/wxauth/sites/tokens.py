@@ -47,7 +47,7 @@ REFRESH_TOKEN_GRANT: Final = "refresh_token"  # noqa: S105 - the name of a grant
 GRANT_TYPES: Final = (AUTHORIZATION_CODE_GRANT, REFRESH_TOKEN_GRANT, DEVICE_CODE_GRANT)
 
 # These are the descriptions of `invalid_grant`. For `BEYOND_GRANT`, the error is `invalid_scope`.
-_REFRESH_REFUSALS: Final[dict[str, str]] = {
+_REFRESH_REFUSALS: Final[dict[RefreshRefusal, str]] = {
     RefreshRefusal.UNKNOWN: "this client has no such session",
     RefreshRefusal.DISABLED: "this user is banned",
     RefreshRefusal.REVOKED: "the session has ended",
@@ -163,7 +163,7 @@ class SiteTokens:
                 resource_title=None if target.resource is None else target.resource.title,
                 is_public=client.is_public,
                 expires_at=expires_at,
-                now=now,
+                now=self.clock(),  # after the wait in the queue, during which the code might have expired
             )
             if isinstance(redeemed, NotRedeemed):
                 return redeemed
@@ -171,7 +171,7 @@ class SiteTokens:
             _scopes_left(redeemed.login.scope, target)
         self._note_redeemed(client, redeemed, session_id, now)
         session = _new_session(redeemed.login, session_id, expires_at)
-        return await self._token_answer(target, redeemed.user, session, now)
+        return await self._token_answer(target, redeemed.user, session)
 
     async def _ensure_keys(self, now: datetime) -> None:
         """Check that wxauth can sign tokens, before a request uses up a code or token."""
@@ -200,7 +200,7 @@ class SiteTokens:
         if isinstance(outcome, RefreshRefused):
             if outcome.why == RefreshRefusal.REUSED:
                 log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has ended")
-            raise _error_of_refresh(outcome.why)
+            raise _error_of_refresh(RefreshRefusal(outcome.why))
         address = address_field(ip, is_logged=self.settings.log_addresses)  # of the site's server
         log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **address)
         # A site may request fewer scopes than were granted (RFC 6749, section 6). `_rotate` refuses further scopes.
@@ -213,8 +213,7 @@ class SiteTokens:
             authenticated_by=outcome.authenticated_by,
             expires_at=outcome.expires_at,
         )
-        # Read the clock again, because the statements might have waited for several seconds.
-        return await self._token_answer(target, outcome, session, self.clock())
+        return await self._token_answer(target, outcome, session)
 
     async def _rotate(
         self, client: Client, token: RefreshToken, form: Parameters, *, ip: str | None, now: datetime
@@ -247,10 +246,9 @@ class SiteTokens:
             now=now,
         )
 
-    async def _token_answer(
-        self, target: Target, user: UserInSession, session: _OpenSession, now: datetime
-    ) -> dict[str, Any]:
+    async def _token_answer(self, target: Target, user: UserInSession, session: _OpenSession) -> dict[str, Any]:
         client = target.client
+        now = self.clock()  # again, because the statements might have waited for several seconds
         scopes = _scopes_left(session.scope, target)
         self.last_seen.note(user, at=now)
         token_session = TokenSession(
@@ -336,7 +334,7 @@ def _new_session(login: LockedLogin, session_id: UUID, expires_at: datetime) -> 
     )
 
 
-def _error_of_refresh(reason: str) -> OAuthError:
+def _error_of_refresh(reason: RefreshRefusal) -> OAuthError:
     if reason == RefreshRefusal.BEYOND_GRANT:
         return OAuthError("invalid_scope", "the session was not granted all of these scopes")
     return OAuthError("invalid_grant", _REFRESH_REFUSALS[reason])
