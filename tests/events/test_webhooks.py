@@ -31,7 +31,7 @@ from wxauth.events import webhook_deliveries
 from wxauth.events.models import DeliveryRow
 from wxauth.events.placing import keep_placing, place_events
 from wxauth.events.webhook_deliveries import LEASE, MAX_CONCURRENT, MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
-from wxauth.events.webhook_queries import LEASE_EVENT, Priority
+from wxauth.events.webhook_queries import LEASE_EVENT, Priority, lease_delivery, sweep_deliveries
 from wxauth.events.webhooks import Webhooks
 from wxauth.housekeeping.housekeeping import Pace, sweep_other_rows
 from wxauth.service.build import Timeouts
@@ -737,6 +737,18 @@ async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_long
     root.stage.clock.advance(seconds=1)
     await sweep_other_rows(root.stage.services, Pace(1, 0))
     assert await root.states() == ["pending"]
+
+
+async def test_the_sweep_does_not_hold_up_pending_deliveries(root: WebhookAdmin) -> None:
+    database, now = root.stage.services.database, root.stage.clock()
+    await root.add()
+    await root.record(1)
+    await place_events(root.stage.services)
+    receiver_id = await root.stage.rows.fetchval("SELECT id FROM webhooks")
+    async with database.begin() as sweeping:
+        assert await sweeping.run(sweep_deliveries.statement, before=first_id_at(now), size=10) == 0
+        leased = await lease_delivery(database, receiver_id, Priority.BAN, now=now, until=now + LEASE)
+    assert leased is not None
 
 
 @pytest.mark.oldest_postgres

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.clock import new_id
+from wxauth.core.clock import LAST_ID, new_id
 from wxauth.core.database import Database, Transaction
-from wxauth.core.statements import Nothing, Statement, columns_of
+from wxauth.core.statements import Nothing, Statement, columns_of, fragment
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.upkeep import Reseal, Sweep
 from wxauth.events.feed_queries import EventToSend, PlacedEvent
@@ -159,7 +159,7 @@ WITH urgent AS MATERIALIZED (
                SELECT d.ctid AS row_id FROM deliveries d
                 WHERE d.receiver_id = urgent.receiver_id AND d.user_id = urgent.user_id
                   AND d.event_id < urgent.event_id AND d.attempts = 0 AND d.priority > urgent.priority
-                -- an order that only the index of first attempts has
+                -- an order that only `deliveries_first_tries_idx` has
                 ORDER BY d.receiver_id, d.user_id, d.event_id
                   -- locked rows are mostly being leased now
                   FOR UPDATE SKIP LOCKED) earlier
@@ -216,7 +216,7 @@ WITH due AS (
                   -- the tokens that a user causes do not delay the tokens of a ban
                   AND earlier.event_id < d.event_id AND (d.priority >= 0 OR earlier.priority = d.priority)
                   AND (earlier.attempts = 0 OR earlier.attempts = 1 AND earlier.is_leased)
-                -- an order that only the index of first attempts has
+                -- an order that only `deliveries_first_tries_idx` has
                 ORDER BY earlier.receiver_id, earlier.user_id, earlier.event_id
                -- a site gets two tokens about a user at once: they have no order, and a slow response should not delay
                -- the next; a third waits, so that one user does not take all of the site's parallel attempts
@@ -282,18 +282,20 @@ SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
 """)
-# The sweep deletes finished deliveries that were queued before `:before`, and all deliveries of removed webhooks.
+# The sweep deletes finished deliveries whose ids are lower than `:before`, and all deliveries of removed webhooks. It
+# locks no other deliveries, because `lease_delivery` would skip them. The ids begin with the time.
 sweep_deliveries: Final = Sweep(
     Statement[Nothing](f"""
 WITH RECURSIVE {_receivers_fragment("true")}, swept AS MATERIALIZED (
     SELECT old.receiver_id, old.event_id
-      FROM receivers CROSS JOIN unnest('{{delivered,failed,pending}}'::text[]) AS chosen
+      FROM receivers LEFT JOIN webhooks w ON w.id = receivers.id
+           CROSS JOIN unnest('{{delivered,failed,pending}}'::text[]) AS chosen
            CROSS JOIN LATERAL (
-               SELECT d.receiver_id, d.event_id, d.at FROM deliveries d
+               SELECT d.receiver_id, d.event_id FROM deliveries d
                 WHERE d.receiver_id = receivers.id AND d.state = chosen AND d.priority >= 0
+                  AND d.id < CASE WHEN w.id IS NULL THEN '{fragment(str(LAST_ID))}' ELSE :before::uuid END
                 ORDER BY d.id LIMIT :size FOR UPDATE SKIP LOCKED) old
-     WHERE NOT EXISTS (SELECT FROM webhooks w WHERE w.id = receivers.id)
-        OR (chosen <> 'pending' AND old.at < :before)
+     WHERE w.id IS NULL OR chosen <> 'pending'
      LIMIT :size
 )
 DELETE FROM deliveries USING swept
