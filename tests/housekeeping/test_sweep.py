@@ -1,14 +1,25 @@
 """The sweep deletes some rows and keeps others."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from unittest.mock import AsyncMock
 
 import pytest
 
 from tests.metrics import scrape
 from tests.world import Body, Stage, until
-from wxauth.housekeeping import housekeeping
-from wxauth.housekeeping.housekeeping import SWEEP_EVERY, USUAL_PACE, sweep
+from wxauth.core.services import Services
+from wxauth.errors import StorageUnavailable
+from wxauth.housekeeping import housekeeping, queries
+from wxauth.housekeeping.housekeeping import (
+    SWEEP_EVERY,
+    USUAL_PACE,
+    Pace,
+    sweep,
+    sweep_events_and_addresses,
+    sweep_sessions,
+)
 from wxauth.housekeeping.queries import ENDED_SESSIONS, SweptPage, sweep_page
 from wxauth.keys.keyring import KeyRing
 from wxauth.keys.models import RETIRES_AFTER
@@ -70,6 +81,18 @@ async def test_sessions_in_use_outlive_the_sweep_wherever_the_pages_end(stage: S
     await sweep_now(stage, page_size)
     assert await sessions(stage) == [people[1]["session_id"], people[3]["session_id"]]
     assert [line["sessions"] for line in stage.logged("sessions_swept")] == [2]
+
+
+@pytest.mark.parametrize("chore", [sweep_sessions, sweep_events_and_addresses])
+async def test_what_a_failing_sweep_has_done_is_logged(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, chore: Callable[[Services, Pace], Awaitable[object]]
+) -> None:
+    monkeypatch.setattr(queries, "sweep_page", AsyncMock(side_effect=[SweptPage(2, False), StorageUnavailable("gone")]))
+    stage = await stage.replica(events_kept_days=180)
+    with pytest.raises(StorageUnavailable):
+        await chore(stage.services, Pace(2, 0))
+    logged = [*stage.logged("sessions_swept"), *stage.logged("aged_swept")]
+    assert [line.get("sessions", line.get("events")) for line in logged] == [2]
 
 
 async def test_a_sweep_ends_where_the_logins_are_too_young_to_have_ended_long_ago(stage: Stage) -> None:

@@ -99,7 +99,7 @@ async def sweep_sessions(services: Services, pace: Pace) -> None:
     try:
         async for rows in _sweep_pages(services, queries.ENDED_SESSIONS, pace, kept=kept):
             deleted += rows
-    finally:  # a sweep can take hours, so the number is logged even if a later page fails
+    finally:  # a sweep can take hours, so its numbers are logged even if a later page fails
         if deleted:
             log.info("sessions_swept", sessions=deleted)
 
@@ -109,16 +109,17 @@ async def sweep_events_and_addresses(services: Services, pace: Pace) -> Swept:
     if not clocks_agree(services):
         return Swept()
     events = addresses = 0
-    for table_sweep, kept in _table_sweeps(services.settings):
-        async for rows in _sweep_pages(services, table_sweep, pace, kept=kept):
-            if table_sweep is queries.EVENTS:
-                events += rows
-            else:
-                addresses += rows
-    swept = Swept(events, addresses)
-    if swept != Swept():
-        log.info("aged_swept", events=swept.events, addresses=swept.addresses)
-    return swept
+    try:
+        for table_sweep, kept in _table_sweeps(services.settings):
+            async for rows in _sweep_pages(services, table_sweep, pace, kept=kept):
+                if table_sweep is queries.EVENTS:
+                    events += rows
+                else:
+                    addresses += rows
+    finally:  # as in `sweep_sessions`
+        if events or addresses:
+            log.info("aged_swept", events=events, addresses=addresses)
+    return Swept(events, addresses)
 
 
 async def _sweep_pages(
@@ -274,7 +275,7 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
         partial(sweep_action_counts, database, before=now - WINDOW),
         partial(sweep_messages, database, before=now),  # each row stores the time until which it is kept
         partial(sweep_refusals, database, before=first_id_at(now - REFUSALS_KEPT)),
-        partial(sweep_deliveries, database, before=now - DELIVERIES_KEPT),
+        partial(sweep_deliveries, database, before=first_id_at(now - DELIVERIES_KEPT)),
     )
 
 
@@ -294,6 +295,7 @@ async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
 
 
 async def lift_ended_bans(services: Services, pace: Pace) -> None:
+    # Unlike a deletion, this does not wait until the clocks agree, because staff can ban the users again.
     pace_of_bans = Pace(min(pace.page_size, BANS_PER_TRANSACTION), pace.pause)
     await _page_by_page(pace_of_bans, partial(lift_bans, services.database, now=services.clock()))
 
