@@ -25,6 +25,7 @@ from tests.core.schemas import SCHEMA, schema_of
 from tests.databases import claim, scripts_of_next_version
 from tests.world import Rows, until
 from wxauth.clients.models import CLIENT_NAME_PATTERN, Scope
+from wxauth.core import models
 from wxauth.core.database import Database
 from wxauth.core.migrations import BASE, MigrationBlocked, MigrationImpossible, migrate, migration_connection
 from wxauth.core.models import all_tables
@@ -98,6 +99,18 @@ async def test_a_process_that_imports_nothing_else_knows_every_table(rows: Rows)
     known = await asyncio.to_thread(subprocess.check_output, [sys.executable, "-c", program], text=True)
     found = await rows.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert {*known.split(), "alembic_version"} == {name for (name,) in found}
+
+
+@pytest.mark.no_database
+def test_the_tables_of_inner_packages_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("core/models.py", "sites/doors/visit_queries.py", "sites/doors/visits.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    imported = set[str]()
+    monkeypatch.setattr(models, "__file__", str(tmp_path / "core/models.py"))
+    monkeypatch.setattr(models, "import_module", imported.add)
+    all_tables()
+    assert imported == {"wxauth.core.models", "wxauth.sites.doors.visit_queries"}
 
 
 @pytest.mark.slow

@@ -27,9 +27,10 @@ def all_tables() -> MetaData:
 
     A table that few statements use is declared next to these statements, in a module of queries.
     """
-    for path in Path(__file__).parents[1].glob("*/*.py"):
+    root = Path(__file__).parents[1]
+    for path in root.rglob("*.py"):
         if path.stem == "models" or path.stem.endswith("queries"):
-            import_module(f"wxauth.{path.parent.name}.{path.stem}")
+            import_module(".".join(("wxauth", *path.relative_to(root).with_suffix("").parts)))
     return SQLModel.metadata
 
 

@@ -12,16 +12,22 @@ from typing import Any, Final, Protocol, TypeVar, dataclass_transform
 
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
 from wxauth.settings.settings import Settings
 
 Part = TypeVar("Part")
 
 _PART_CLASSES: Final = set[type]()
 
+log = get_logger()
+
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 def part(kind: type[Part]) -> type[Part]:
-    """Register a class, so that `Parts` can create it, and make it a dataclass, equal only to itself."""
+    """Register a class, so that `Parts` can create it, and make it a dataclass, equal only to itself.
+
+    `Parts` reads the annotations, so the class's module must not import `annotations` from `__future__`.
+    """
     part_class = dataclass(kw_only=True, eq=False, repr=False)(kind)
     _PART_CLASSES.add(part_class)
     return part_class
@@ -57,7 +63,6 @@ class Parts(dict[Any, Any]):
         return self.make(kind)
 
 
-# The annotations must be types, so a module with a part must not import `annotations` from `__future__`.
 @cache
 def _arguments_of(kind: type) -> dict[str, Any]:
     return {name: parameter.annotation for name, parameter in signature(kind).parameters.items()}
@@ -85,5 +90,9 @@ class Services:
         return requested
 
     async def aclose(self) -> None:
+        """Close the parts in `closing`. The failure of a part is logged, and the others are still closed."""
         for group in self.closing:
-            await asyncio.gather(*(part.aclose() for part in group))
+            outcomes = await asyncio.gather(*(each.aclose() for each in group), return_exceptions=True)
+            for each, outcome in zip(group, outcomes, strict=True):
+                if isinstance(outcome, Exception):
+                    log.error("not_closed", part=type(each).__name__, exc_info=outcome)
