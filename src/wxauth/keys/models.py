@@ -42,6 +42,7 @@ class SigningKeyRow(StoredSigningKey, table=True):
 
 
 RSA_ALGORITHM: Final = "RS256"  # signs only id_tokens and logout tokens
+JWKS_PATH: Final = "/.well-known/jwks.json"
 JWKS_MAX_AGE: Final = 300  # seconds for which other services and caches may store the keys
 # Until a key retires, not the present setting counts, because another replica, or this replica before a restart, may
 # have issued tokens that live longer.

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from wxauth.core.logs import get_logger
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.keyring import NOT_READ, KeyRing
-from wxauth.keys.models import JWKS_MAX_AGE, NO_SUCH_KEY
+from wxauth.keys.models import JWKS_MAX_AGE, JWKS_PATH, NO_SUCH_KEY
 from wxauth.keys.queries import KeyAnswer, list_published
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.answers import cacheable_response
@@ -68,7 +68,7 @@ class WithdrawnKeyAnswer(TypedDict):
 
 
 @router.get(
-    "/.well-known/jwks.json",
+    JWKS_PATH,
     summary=_("Public signing keys"),
     operation_id="read_signing_keys",
     responses={

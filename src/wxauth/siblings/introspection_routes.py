@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Annotated, Any, Literal, Required
+from typing import Annotated, Any, Final, Literal, Required
 
 from pydantic import Field
 from starlette.requests import Request
@@ -23,6 +23,7 @@ from wxauth.web.direct import Router
 from wxauth_guard.errors import InvalidRequest, InvalidToken, KeysUnavailable
 from wxauth_guard.verifier import Verifier
 
+INTROSPECTION_PATH: Final = "/v1/introspect"
 router = Router("siblings")
 
 
@@ -76,7 +77,7 @@ def _no_token() -> InvalidRequest:
 
 
 @router.post(
-    "/v1/introspect",
+    INTROSPECTION_PATH,
     summary=_("Introspect an access token (RFC 7662)"),
     response_model=IntrospectionAnswer,
     openapi_extra=form_parameters(

@@ -12,22 +12,24 @@ from wxauth.clients.queries import PUBLIC_REDIRECT_URIS
 from wxauth.clients.redirect_uris import is_registered, origin_of
 from wxauth.core.database import Database
 from wxauth.errors import StorageUnavailable
+from wxauth.keys.models import JWKS_PATH
 from wxauth.settings.settings import Settings
+from wxauth.sites.oauth_routes import REVOKE_PATH, TOKEN_PATH, USERINFO_PATH
 from wxauth_guard.issuer import METADATA_PATH
 
 # A public client calls these paths from its web page.
 CORS_PATHS: Final = frozenset(
     {
-        "/v1/token",
-        "/v1/revoke",
-        "/v1/userinfo",
+        TOKEN_PATH,
+        REVOKE_PATH,
+        USERINFO_PATH,
         "/.well-known/openid-configuration",
         METADATA_PATH,
-        "/.well-known/jwks.json",
+        JWKS_PATH,
     }
 )
 # Unregistered clients, whose origins wxauth does not know, call these paths.
-_ANY_ORIGIN_PATHS: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
+_ANY_ORIGIN_PATHS: Final = CORS_PATHS - {USERINFO_PATH, JWKS_PATH}
 _REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "X-Request-ID")
 _EXPOSED_HEADERS: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
 

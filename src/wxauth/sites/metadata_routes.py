@@ -9,9 +9,10 @@ from wxauth.clients.assertions import PRIVATE_KEY_JWT, SIGNING_ALGS
 from wxauth.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.clients.models import CLAIMS, ID_TOKEN_ALGS, SITE_SCOPE_NAMES
 from wxauth.i18n import languages, lazy_gettext as _
-from wxauth.keys.models import JWKS_MAX_AGE
+from wxauth.keys.models import JWKS_MAX_AGE, JWKS_PATH
 from wxauth.settings.resources import Resource
-from wxauth.sites.oauth_routes import DEVICE_PATH, REVOKE_PATH, TOKEN_PATH, USERINFO_PATH
+from wxauth.siblings.introspection_routes import INTROSPECTION_PATH
+from wxauth.sites.oauth_routes import DEVICE_PATH, END_SESSION_PATH, REVOKE_PATH, TOKEN_PATH, USERINFO_PATH
 from wxauth.sites.requests import CHALLENGE_METHOD, RESPONSE_MODES, RESPONSE_TYPE
 from wxauth.sites.responses import AUTHORIZE_PATH
 from wxauth.sites.tokens import GRANT_TYPES
@@ -39,7 +40,7 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
         }
     return {
         "issuer": issuer,
-        "jwks_uri": f"{issuer}/.well-known/jwks.json",
+        "jwks_uri": f"{issuer}{JWKS_PATH}",
         "authorization_endpoint": f"{issuer}{AUTHORIZE_PATH}",
         "token_endpoint": f"{issuer}{TOKEN_PATH}",
         "token_endpoint_auth_methods_supported": methods,
@@ -47,9 +48,9 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
         "userinfo_endpoint": f"{issuer}{USERINFO_PATH}",
         "revocation_endpoint": f"{issuer}{REVOKE_PATH}",
         "revocation_endpoint_auth_methods_supported": methods,
-        "introspection_endpoint": f"{issuer}/v1/introspect",
+        "introspection_endpoint": f"{issuer}{INTROSPECTION_PATH}",
         "introspection_endpoint_auth_methods_supported": _SECRET_METHODS,
-        "end_session_endpoint": f"{issuer}/v1/end_session",
+        "end_session_endpoint": f"{issuer}{END_SESSION_PATH}",
         "backchannel_logout_supported": True,
         "backchannel_logout_session_supported": True,
         "response_types_supported": [RESPONSE_TYPE],

@@ -40,6 +40,7 @@ DEVICE_PATH: Final = "/v1/device_authorization"
 TOKEN_PATH: Final = "/v1/token"  # noqa: S105 - no password
 REVOKE_PATH: Final = "/v1/revoke"
 USERINFO_PATH: Final = "/v1/userinfo"
+END_SESSION_PATH: Final = "/v1/end_session"
 _ASSERTION_PARAMETERS: Final = ("client_assertion_type", "client_assertion")  # RFC 7521, section 4.2
 MAX_USER_AGENT: Final = 512  # characters that wxauth stores
 router = Router("websites")

@@ -17,6 +17,7 @@ from wxauth.clients.redirect_uris import is_registered, with_query
 from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sites.authorization_codes import AuthorizationCodes
+from wxauth.sites.oauth_routes import END_SESSION_PATH
 from wxauth.sites.pages.pages import CONFIRMED_FIELD, STAY_FIELD, PagesDep
 from wxauth.sites.pages.rendering import redirect_to
 from wxauth.sites.pages.routes import PAGE_RESPONSES, SingleSignOnDep
@@ -27,7 +28,6 @@ from wxauth.users.user_queries import CURRENT_USER_ID
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.web.direct import Router, text_parameters
 
-_PATH: Final = "/v1/end_session"
 _PARAMETERS: Final = ("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales", "logout_hint")
 router = Router("websites")
 
@@ -105,14 +105,14 @@ LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
 
 
 @router.get(
-    _PATH,
+    END_SESSION_PATH,
     summary=_("Log out (OpenID Connect RP-Initiated Logout)"),
     operation_id="end_session",
     responses=PAGE_RESPONSES,
     openapi_extra=text_parameters(*_PARAMETERS),
 )
 @router.post(
-    _PATH,
+    END_SESSION_PATH,
     summary=_("Log out with a form request"),
     operation_id="end_session_by_form",
     responses=PAGE_RESPONSES,
@@ -135,7 +135,7 @@ async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOut
         # A site's form may be sent to a URL that contains some of the parameters.
         encoded_parameters = "&".join(filter(None, (encoded_parameters, pages.form)))
         # A cross-site POST does not contain wxauth's cookies, but the GET after a redirect does.
-        redirect = pages.redirect_to_get(_PATH, encoded_parameters)
+        redirect = pages.redirect_to_get(END_SESSION_PATH, encoded_parameters)
         if redirect is not None:
             return redirect
     return await pages.answer(logging_out.answer(encoded_parameters))
