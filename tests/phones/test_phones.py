@@ -524,7 +524,7 @@ async def test_an_answer_that_cannot_be_stored_is_stored_at_the_latest_when_the_
 async def test_an_answer_waits_for_no_database_for_ever(stage: Stage, make_client: MakeClient, proxy: Proxy) -> None:
     stage = await stage.replica(database_url=proxy.url)
     its = stage.services
-    phones = replace(its[Phones], kept_in_memory=0.0)
+    phones = replace(its[Phones], kept_in_memory_seconds=0.0)
     await Outage.of(replace(stage, client=make_client(with_part(its, Phones, phones))), proxy)
     await until(lambda: [line["what"] for line in stage.logged("retry_lost")] == ["phone_answer"])
 

@@ -15,7 +15,7 @@ from wxauth.i18n import lazy_gettext as _
 
 _VERSION: Final = b"\x01"  # of the format
 _KEY_ID_BYTES: Final = 4
-_NONCE_BYTES: Final = 12
+_NONCE_BYTES: Final = 12  # of AES-GCM-SIV
 _PREFIX_BYTES: Final = len(_VERSION) + _KEY_ID_BYTES
 
 WRONG_SECRET_KEY: Final = _(

@@ -50,7 +50,7 @@ async def split(
             transaction, remaining_id, app_id=app_id, openid=openid, external_id=external_id
         )
         # The sessions must end before the move, because a trigger moves the sessions of the identities to the new user.
-        await separation.end_sessions(transaction, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+        await separation.end_leaving_sessions(transaction, reason=EndReason.ADMINISTRATOR, by=by, now=now)
         new_user_id = new_id(now)
         has_lost_number = await move_to_new_user(
             transaction, separation, new_user_id, external_id=external_id, is_banned=account.is_banned

@@ -135,7 +135,9 @@ class Separation:
         """The identities that leave, as the parameters :app_ids and :openids of a statement."""
         return identity_parameters([each.key for each in self.leaving])
 
-    async def end_sessions(self, transaction: Transaction, *, reason: EndReason, by: Actor, now: datetime) -> None:
+    async def end_leaving_sessions(
+        self, transaction: Transaction, *, reason: EndReason, by: Actor, now: datetime
+    ) -> None:
         identities = [each.key for each in self.leaving]
         await end_sessions(transaction, self.user_id, reason=reason, by=by, now=now, identities=identities)
 
@@ -148,7 +150,10 @@ async def has_external_id(transaction: Transaction, user_id: UUID, external_id: 
 async def move_to_new_user(
     transaction: Transaction, separation: Separation, new_user_id: UUID, *, external_id: str | None, is_banned: bool
 ) -> bool:
-    """Create a user with the identities that leave. Return whether the old user has lost the number."""
+    """Create a user with the identities that leave. Return whether the old user has lost the number.
+
+    The caller must have ended the sessions of these identities, because a trigger moves them with the identities.
+    """
     ids = {"user_id": separation.user_id, "new_user_id": new_user_id}
     if external_id is not None:
         await transaction.run(_REMOVE_EXTERNAL_ID, user_id=separation.user_id, external_id=external_id)
@@ -161,10 +166,11 @@ async def move_to_new_user(
 async def erase_wechat_account(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase an identity, the others with its unionid, and the name, picture and number, which might come from it.
+    """Erase an identity of a locked user, the others with its unionid, and the name, picture and number.
 
-    The cleared fields are recorded, so that services that follow the events delete their copies. Return False, and
-    change nothing, if the identity is not the user's, or is all that the user has.
+    The name, picture and number might come from it. The cleared fields are recorded, so that services that follow the
+    events delete their copies. Return False, and change nothing, if the identity is not the user's, or is all that the
+    user has.
     """
     separation = await Separation.of(transaction, user_id, app_id=app_id, openid=openid)
     if separation is None or not separation.staying:
@@ -196,7 +202,7 @@ async def erase_identity(
 
 async def _erase(transaction: Transaction, separation: Separation, *, by: Actor, now: datetime) -> None:
     user_id = separation.user_id
-    await separation.end_sessions(transaction, reason=EndReason.ERASED, by=by, now=now)
+    await separation.end_leaving_sessions(transaction, reason=EndReason.ERASED, by=by, now=now)
     await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **separation.leaving_parameters)
     await transaction.run(_DELETE_UNIONID, user_id=user_id, unionid=separation.unionid)
     await transaction.run(_REPLACE_LOST_UNIONID, user_id=user_id)

@@ -40,16 +40,19 @@ from wxauth_guard.errors import InvalidToken
 
 # WeChat might have charged already, so a late response is stored for the next request with the code.
 LATE_ANSWER_SECONDS: Final = 30.0
-KEPT_IN_MEMORY_SECONDS: Final = 600.0
+KEPT_IN_MEMORY_SECONDS: Final = 600.0  # while the database is unavailable
 # The request that fetched a younger response might still be about to bind the number.
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
 
+# Together, they leave some of the connections to WeChat (`DEFAULT_MAX_CONNECTIONS`) to logins while this API hangs.
 MAX_CALLS_IN_PROGRESS: Final = 200
 # The taps and retries of an honest user cause fewer requests and calls.
 MAX_IN_PROGRESS_OF_IDENTITY: Final = 20
+# Shorter than a late response may take, because a process that ends too slowly is killed (`END_SECONDS`).
 WECHAT_SHUTDOWN_SECONDS: Final = 6.0
 
-# Each pause comes before a look whether another process has stored the response.
+# Each pause comes before a look whether another process has stored the response. Together, they last longer than the
+# pause after which that process repeats a failed storage (`RETRY_PAUSE_SECONDS`).
 PAUSES_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
 _ANSWER: Final = "phone_answer"
 _USER_IS_GONE: Final = "the user has just been banned or erased, or has requested erasure"
@@ -90,9 +93,9 @@ class Phones:
     settings: Settings
     apps: Apps
     concurrency: Concurrency
-    kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
-    pauses_for_others: Sequence[float] = PAUSES_FOR_OTHERS_SECONDS
-    farewell: float = WECHAT_SHUTDOWN_SECONDS
+    kept_in_memory_seconds: float = KEPT_IN_MEMORY_SECONDS
+    pauses_for_others_seconds: Sequence[float] = PAUSES_FOR_OTHERS_SECONDS
+    farewell_seconds: float = WECHAT_SHUTDOWN_SECONDS
     _in_progress: Places[tuple[str, str]] = field(
         init=False,
         default_factory=partial(
@@ -105,10 +108,8 @@ class Phones:
     async def bind(self, user: UserInSession, code: str) -> UserInSession:
         """Bind the number behind a code. If the identity sends the code again, use WeChat's stored response.
 
-        Raises: UnknownApp; WrongAppKind, if the app is not a mini-program; WeChatError; RateLimited; PhoneTaken;
-        InvalidCode, if the user must tap again; InvalidToken, if the user has just been banned or erased, or is about
-        to be erased, or if the identity has just moved; StorageUnavailable, also if WeChat's response cannot be stored
-        yet.
+        Raises: InvalidCode, if the user must tap again; PhoneTaken; InvalidToken, if the user has just been banned or
+        erased, or is about to be erased, or if the identity has just moved.
         """
         app = self.apps.find(user.app_id)
         if not app.is_mini_program:
@@ -155,9 +156,9 @@ class Phones:
                     _log_unopened(answer.app_id, exc)
 
     async def aclose(self) -> None:
-        """Wait up to `farewell` seconds until WeChat's responses are stored. Cancel the remaining calls."""
+        """Wait up to `farewell_seconds` until WeChat's responses are stored. Cancel the remaining calls."""
         if self._calls:
-            await asyncio.wait([call.storage for call in self._calls.values()], timeout=self.farewell)
+            await asyncio.wait([call.storage for call in self._calls.values()], timeout=self.farewell_seconds)
         remaining = list(self._calls.values())
         unanswered = [call for call in remaining if not call.fetch.done()]
         if unanswered:
@@ -187,7 +188,7 @@ class Phones:
         return answer
 
     async def _find_from_others(self, code_hash: bytes) -> queries.StoredAnswer | UserInSession | None:
-        for pause in self.pauses_for_others:
+        for pause in self.pauses_for_others_seconds:
             await asyncio.sleep(pause)
             answer = await queries.find_answer(self.database, code_hash)
             if answer is not None:
@@ -251,7 +252,9 @@ class Phones:
         try:
             await store()
         except (Exception, asyncio.CancelledError) as exc:  # `aclose` cancels the storage, and `retries` closes later
-            self.retries.put_off(_ANSWER, sent.hash, store, failure=exc, patience=self.kept_in_memory, app_id=app_id)
+            self.retries.put_off(
+                _ANSWER, sent.hash, store, failure=exc, patience=self.kept_in_memory_seconds, app_id=app_id
+            )
             raise
 
     async def _store(self, answer: queries.StoredAnswer) -> None:

@@ -31,7 +31,7 @@ from wxauth.wechat.messages import (
 )
 from wxauth_guard.errors import InvalidRequest
 
-KEPT_IN_MEMORY_SECONDS: Final = 3600.0
+KEPT_IN_MEMORY_SECONDS: Final = 3600.0  # while the database is unavailable
 # WeChat waits five seconds, and sends a message up to two times again, when it may be done.
 STORAGE_TIMEOUT_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 4.0  # WeChat waits five seconds for a response

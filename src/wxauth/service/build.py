@@ -148,7 +148,7 @@ def build_services(
     _add_limits(parts, settings, limiters, timeouts)
     _add_operations(parts, settings, timeouts)
     _add_outbound(parts, limiters, timeouts)
-    parts.make(Phones, pauses_for_others=timeouts.phones_of_others, farewell=timeouts.phones_farewell)
+    parts.make(Phones, pauses_for_others_seconds=timeouts.phones_of_others, farewell_seconds=timeouts.phones_farewell)
     parts.make(PushedMessages, patience=timeouts.pushed_messages)
     closing = [[parts[kind] for kind in kinds] for kinds in _CLOSING_ORDER]
     return Services(

@@ -17,7 +17,7 @@ from wxauth_guard.errors import InvalidToken
 if TYPE_CHECKING:  # because `callers` imports FastAPI, which commands do not need
     from wxauth.users.callers import Caller
 
-_MAX_LOCK_ATTEMPTS: Final = 3
+_MAX_LOCK_ATTEMPTS: Final = 3  # An attempt fails only if a merge or a split gives the identity to another user.
 
 AnyUser = TypeVar("AnyUser", bound=UserInSession)
 
@@ -84,7 +84,10 @@ async def lock_with_user(
     read: Statement[AnyUser],
     read_parameters: Mapping[str, object],
 ) -> AnyUser | None:
-    """Lock a user with the statement `lock`, and return the row that `read` finds for the same user."""
+    """Lock a user with the statement `lock`, and return the row that `read` finds for the same user.
+
+    Return None if `read` finds no row, or if the user has changed between the two statements in every attempt.
+    """
     for _ in range(_MAX_LOCK_ATTEMPTS):
         # `lock` finds no user if it has waited for a merge, which has given the identity to the remaining user.
         locked_id = await transaction.value(lock, **lock_parameters)
