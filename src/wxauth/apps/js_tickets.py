@@ -27,7 +27,7 @@ from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.wechat_tokens import FAILURE_PAUSE, LONGEST_LIFE_SECONDS, NEVER, CachedSecret
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
-_NONCE_BYTES: Final = 12
+_NONCE_BYTES: Final = 12  # 16 characters in base64url
 
 log = get_logger()
 
@@ -56,8 +56,8 @@ class JsTickets:
         """Return the signature for a page. The call waits for WeChat only if there is no valid ticket."""
         now = self.clock()
         cached = self._cached[app.app_id]
-        if now < cached.looked_at:  # the clock was set back
-            cached.looked_at = cached.ends_at = cached.paused_until = NEVER
+        if cached.drop_future_times(now):
+            cached.ends_at = NEVER  # unlike a refused token, only the page would notice a refused ticket
         if not cached.is_good(now):
             # Another process might have stored a valid ticket, so that this call does not have to wait for `_renew`.
             self._use_stored(cached, app.app_id, await self.database.row(FIND_TICKET, app_id=app.app_id), now)
@@ -101,7 +101,7 @@ class JsTickets:
             if loop.time() > deadline:
                 timeout = WeChatTimeout("no other process fetched the ticket in time")
                 cached.fail(timeout, now=now, pause=FAILURE_PAUSE)
-                cached.ensure_not_paused(now)  # this call raises the timeout
+                raise timeout
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _use_stored(self, cached: CachedSecret, app_id: str, stored: SealedTicket | None, now: datetime) -> bool:
@@ -109,10 +109,10 @@ class JsTickets:
         if stored is None or stored.ticket is None or not now < stored.ends_at <= latest:
             return False
         try:
-            cached.value = self.sealer.open(stored.ticket, context=js_ticket_context(app_id)).decode()
+            ticket = self.sealer.open(stored.ticket, context=js_ticket_context(app_id)).decode()
         except CannotOpen:  # the secret key has changed
             return False
-        cached.looked_at, cached.ends_at, cached.renews_at = now, stored.ends_at, stored.renews_at
+        cached.keep(ticket, ends_at=stored.ends_at, renews_at=stored.renews_at, now=now)
         return True
 
     async def _fetch(self, app: App, cached: CachedSecret, now: datetime) -> None:

@@ -36,7 +36,7 @@ RENEWAL_PAUSE: Final = timedelta(seconds=30)
 # The pause has this length unless the failure has a `retry_after`. A refusal of the token ends it early: see `renew`.
 FAILURE_PAUSE: Final = timedelta(seconds=5)
 LOOK_TIMEOUT_SECONDS: Final = 0.5  # for a caller that waits although the token in memory is valid
-LONGEST_LIFE_SECONDS: Final = 7200
+LONGEST_LIFE_SECONDS: Final = 7200  # of WeChat's tokens and tickets
 _MAX_SECRET_LENGTH: Final = 4096  # WeChat asks callers to leave room for at least 512
 _BEIJING: Final = timezone(timedelta(hours=8))
 # This time in the past stands for an event that has not happened, or a limit that does not apply.
@@ -90,13 +90,23 @@ class CachedSecret:
 
     def take(self, value: str, expires_in: int, *, now: datetime) -> None:
         """Store a secret that was fetched, and end the pause."""
-        self.value = value
         self.failure = None
         self.paused_until = NEVER
-        self.looked_at = now
-        self.ends_at = now + timedelta(seconds=expires_in)
+        ends_at = now + timedelta(seconds=expires_in)
         jitter = random.random()  # noqa: S311 - not used as a secret
-        self.renews_at = max(self.ends_at - RENEWAL_LEAD + jitter * RENEWAL_SPREAD, now + RENEWAL_PAUSE)
+        renews_at = max(ends_at - RENEWAL_LEAD + jitter * RENEWAL_SPREAD, now + RENEWAL_PAUSE)
+        self.keep(value, ends_at=ends_at, renews_at=renews_at, now=now)
+
+    def keep(self, value: str, *, ends_at: datetime, renews_at: datetime, now: datetime) -> None:
+        """Store a secret with times that were decided before."""
+        self.value, self.ends_at, self.renews_at, self.looked_at = value, ends_at, renews_at, now
+
+    def drop_future_times(self, now: datetime) -> bool:
+        """Forget the times that might be far in the future, if the clock was set back. Return whether it was."""
+        is_set_back = now < self.looked_at
+        if is_set_back:
+            self.looked_at = self.renews_at = self.paused_until = NEVER
+        return is_set_back
 
 
 @dataclass(slots=True)
@@ -108,10 +118,11 @@ class _CachedToken(CachedSecret):
     def is_good(self, now: datetime) -> bool:
         return now < self.ends_at and not self.is_refused
 
-    def drop_future_times(self, now: datetime) -> None:
-        """The clock may have been set back, so that these times are far in the future."""
-        if now < self.looked_at:
-            self.looked_at = self.renews_at = self.paused_until = self.accepts_refusals_at = NEVER
+    def drop_future_times(self, now: datetime) -> bool:
+        is_set_back = CachedSecret.drop_future_times(self, now)
+        if is_set_back:
+            self.accepts_refusals_at = NEVER
+        return is_set_back
 
 
 @part

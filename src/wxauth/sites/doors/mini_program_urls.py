@@ -61,7 +61,7 @@ class UrlLinks:
             link.fail(exc, now=now, pause=_PAUSE_AFTER_FAILURE)
             log_not_made("url_link_not_made", app, exc, api=Api.URL_LINK)
         else:
-            link.value, link.ends_at, link.renews_at = url, now + URL_LINK_LASTS, now + _RENEWED_AFTER
+            link.keep(url, ends_at=now + URL_LINK_LASTS, renews_at=now + _RENEWED_AFTER, now=now)
             log.info("url_link_made", app_id=app.app_id)
 
 
