@@ -57,7 +57,7 @@ def webhooks() -> None:
 @json_option
 def list_command() -> None:
     """List all webhooks, without their secrets."""
-    answers = [webhook.shown for webhook in _with_webhooks(lambda webhooks: webhooks.all())]
+    answers = [webhook.shown for webhook in _with_webhooks(lambda manager: manager.all())]
     show_items(answers, "name state url types", state=state_of, types=_types_of)
 
 
@@ -70,7 +70,7 @@ def add_command(webhook_name: str, url: str, fields: dict[str, Any]) -> None:
     """Add a webhook that sends events to URL, and print its secret. The secret is shown only once."""
     types = fields.get("types", ())
     _show_secret(
-        _with_webhooks(lambda webhooks: webhooks.add(webhook_name, url=url, types=types, by=OPERATOR), seals=True)
+        _with_webhooks(lambda manager: manager.add(webhook_name, url=url, types=types, by=OPERATOR), seals=True)
     )
 
 
@@ -86,7 +86,7 @@ def set_command(webhook_name: str, all_types: bool, fields: dict[str, Any]) -> N
         fields["types"] = ()
     if not fields:
         raise WrongCall(_("specify --url, --type, --all-types, --enable or --disable"))
-    changed = _with_webhooks(lambda webhooks: webhooks.change(webhook_name, **fields, by=OPERATOR))
+    changed = _with_webhooks(lambda manager: manager.change(webhook_name, **fields, by=OPERATOR))
     echo(
         _(
             "{name}: {state}, URL: {url}, event types: {types}",
@@ -102,7 +102,7 @@ def set_command(webhook_name: str, all_types: bool, fields: dict[str, Any]) -> N
 @_name_argument
 def remove_command(webhook_name: str) -> None:
     """Remove a webhook. Events that haven't been sent to this webhook yet are discarded."""
-    _with_webhooks(lambda webhooks: webhooks.remove(webhook_name, by=OPERATOR))
+    _with_webhooks(lambda manager: manager.remove(webhook_name, by=OPERATOR))
     echo(_("removed {name}", name=webhook_name))
 
 
@@ -114,7 +114,7 @@ def test_command(webhook_name: str) -> None:
 
     The exit status is 1 if the receiver doesn't accept the message.
     """
-    outcome = _with_webhooks(lambda webhooks: webhooks.send_test(webhook_name, by=OPERATOR))
+    outcome = _with_webhooks(lambda manager: manager.send_test(webhook_name, by=OPERATOR))
     # Without a response, the error below is the whole result, but a program also needs the JSON.
     if prints_json() or outcome.status is not None:
         show(trial_answer(outcome), _("{status} in {ms} ms", status=outcome.status, ms=outcome.milliseconds))
@@ -141,7 +141,7 @@ def secret_command(webhook_name: str) -> None:
 
     The secret is shown only once. For 24 hours, messages are also signed with the previous secret.
     """
-    _show_secret(_with_webhooks(lambda webhooks: webhooks.renew_secret(webhook_name, by=OPERATOR), seals=True))
+    _show_secret(_with_webhooks(lambda manager: manager.renew_secret(webhook_name, by=OPERATOR), seals=True))
 
 
 @webhooks.command()
@@ -151,7 +151,7 @@ def secret_command(webhook_name: str) -> None:
 def deliveries_command(webhook_name: str, fields: dict[str, Any]) -> None:
     """List the deliveries of a webhook, both sent and pending, the newest first."""
     query = DeliveriesQuery.model_construct(**fields)  # the options have already checked the values
-    page = _with_webhooks(lambda webhooks: webhooks.deliveries_of(webhook_name, query))
+    page = _with_webhooks(lambda manager: manager.deliveries_of(webhook_name, query))
     columns = "event_id type state attempts answer next_at"
     show_items(page, columns, answer=lambda delivery: delivery.status or delivery.error)
 
@@ -164,7 +164,7 @@ def replay_command(webhook_name: str, fields: dict[str, Any]) -> None:
     """Send one event again, or all events since a given time. Only event types that the webhook receives are sent."""
     if len(fields) != 1:
         raise WrongCall(_("specify either --event or --since"))
-    replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, by=OPERATOR, **fields))
+    replayed = _with_webhooks(lambda manager: manager.replay(webhook_name, by=OPERATOR, **fields))
     show({"replayed": replayed}, _("events to be sent again: {n}", n=replayed))
 
 
