@@ -10,7 +10,7 @@ from tests.fakes import OTHER_APP
 from tests.world import Body, Stage, bearer, body_of
 from wxauth.housekeeping.housekeeping import MAX_STORED_SESSIONS, REPLACEMENTS_PAUSE, replace_sessions
 from wxauth.housekeeping.queries import replace_old_sessions
-from wxauth.sessions.list_queries import MAX_OPEN_SESSIONS
+from wxauth.settings.apps import MAX_OPEN_SESSIONS
 
 OPEN = "sessions WHERE revoked_at IS NULL"
 COPIES = """

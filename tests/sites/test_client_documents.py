@@ -27,7 +27,7 @@ from wxauth.keys.keyring import KeyRing
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.service.app import create_app
-from wxauth.sessions.list_queries import MAX_OPEN_SESSIONS
+from wxauth.settings.apps import MAX_OPEN_SESSIONS
 
 pytestmark = pytest.mark.settings(resources=RESOURCES, client_documents=HOST, scan_link="scheme", claims={"tier": "x"})
 

@@ -22,7 +22,7 @@ from wxauth.login.refusal_queries import sweep_refusals
 from wxauth.phones.phones import Phones
 from wxauth.phones.queries import sweep_answers
 from wxauth.push.queries import sweep_messages
-from wxauth.sessions.list_queries import MAX_OPEN_SESSIONS
+from wxauth.settings.apps import MAX_OPEN_SESSIONS
 from wxauth.settings.settings import Settings
 from wxauth.sites.authorization_codes import proved_after
 from wxauth.sites.browser_login_queries import sweep_browser_logins

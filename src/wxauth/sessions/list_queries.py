@@ -14,9 +14,6 @@ from wxauth.core.models import Address
 from wxauth.core.statements import Statement
 from wxauth.sessions.devices import DescribedDevice
 
-# The limit is per identity. Without it, repeated logins would fill the list of sessions.
-MAX_OPEN_SESSIONS: Final = 100
-
 
 class OpenedFrom(TypedDict):
     """The address and device from which a session was opened."""

@@ -30,6 +30,9 @@ from wxauth.settings.urls import HookUrl, HostName
 from wxauth.text_errors import WrongValue
 
 PUSH_PATH: Final = "/v1/wechat/push/{app_id}"  # the operator enters the URL with this path in WeChat's console
+# Housekeeping ends the oldest sessions of an identity above this number. Without this limit, repeated logins would fill
+# the list of sessions.
+MAX_OPEN_SESSIONS: Final = 100
 _MAX_LOGO_BYTES: Final = 32 * 1024
 _MAX_LOGO_SIDE: Final = 1024  # pixels: a phone decodes the whole picture
 
@@ -87,7 +90,7 @@ AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobi
 AppTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), checked(check_title)]
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
-MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]  # housekeeping keeps at most 100 of each identity
+MaxSessions = Annotated[int, Field(ge=1, le=MAX_OPEN_SESSIONS, strict=True)]
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 JsHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]
 
@@ -151,7 +154,7 @@ class AppFields(BaseModel):
     max_sessions: OrNone[MaxSessions] = Field(
         default=None,
         description="The maximum number of a user's sessions in this app. When a user exceeds this number, the oldest "
-        "session ends at once. Null: the 100 newest sessions are kept.",
+        f"session ends at once. Null: the {MAX_OPEN_SESSIONS} newest sessions are kept.",
         examples=[1],
     )
 

@@ -22,7 +22,8 @@ from typing_extensions import TypedDict
 
 from wxauth.core.users import UserFields, UserInSession, UserStatus
 from wxauth.errors import NICKNAME_REFUSED
-from wxauth.sessions.list_queries import MAX_OPEN_SESSIONS, OpenSession, PastSession
+from wxauth.sessions.list_queries import OpenSession, PastSession
+from wxauth.settings.apps import MAX_OPEN_SESSIONS
 from wxauth.settings.apps import AppKind
 from wxauth.settings.roles import MAX_ROLES, Role
 from wxauth.settings.settings import Settings
