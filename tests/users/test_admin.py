@@ -14,7 +14,7 @@ from tests.world import BESIDE_LOGINS, NOBODY, Admin, Body, LogIn, Stage, bearer
 from wxauth.core.models import EventFields
 from wxauth.core.users import PROFILE_FIELDS
 from wxauth.users.schemas import UserDetailAnswer, UsersAnswer
-from wxauth.web.schemas import Items
+from wxauth.web.pages import Items
 
 Ids = dict[str, str]
 

@@ -17,7 +17,7 @@ from wxauth.users.schemas import OwnIdentitiesAnswer, OwnIdentityAnswer
 from wxauth.users.user_queries import IDENTITIES_OF_USER
 from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router
-from wxauth.web.schemas import Items, all_of
+from wxauth.web.pages import Items, all_of
 from wxauth.wechat.wechat_tokens import WeChatTokens
 from wxauth_guard.errors import FieldError
 

@@ -14,7 +14,7 @@ from wxauth.settings.apps import AppId
 from wxauth.users.callers import AdministratorDep
 from wxauth.web.dependencies import SettingsDep
 from wxauth.web.direct import Router
-from wxauth.web.schemas import Items, all_of
+from wxauth.web.pages import Items, all_of
 from wxauth_guard.problems import preferred_language
 
 router = Router("admin")

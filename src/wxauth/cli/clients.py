@@ -32,7 +32,7 @@ from wxauth.outbound.urls import NameResolver
 from wxauth.settings.settings import ClientCommandSettings
 from wxauth.terminal import word
 from wxauth.text_errors import WrongValue
-from wxauth.web.schemas import all_of
+from wxauth.web.pages import all_of
 from wxauth_guard.errors import InvalidRequest
 
 # The help texts of these options differ from the descriptions of their fields.

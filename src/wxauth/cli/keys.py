@@ -21,7 +21,7 @@ from wxauth.keys.models import StoredSigningKey
 from wxauth.keys.queries import KeyAnswer, list_published
 from wxauth.settings.secrets import SECRET_KEY_BYTES
 from wxauth.settings.settings import Settings
-from wxauth.web.schemas import all_of
+from wxauth.web.pages import all_of
 
 # `wxauth.service` takes a long time to load, so only the commands that need it import it.
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from wxauth.settings.apps import picture_url
 from wxauth.settings.types import comma_separated
 from wxauth.terminal import os_reason
 from wxauth.text_errors import WrongValue
-from wxauth.web.schemas import DateOrTime, PageQuery, Time, id_in_cursor
+from wxauth.web.pages import PageQuery, id_in_cursor
+from wxauth.web.schemas import DateOrTime, Time
 
 _METAVARS: Final = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT"}  # by the JSON type of the value
 # Each key is a part of a field's name, and takes precedence over the JSON type.

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from wxauth.i18n import SOURCE, Text, lazy_gettext as _
 from wxauth.terminal import localized, terminal_language, width, word
 from wxauth.texts import clean_text
-from wxauth.web.schemas import Page, items_of
+from wxauth.web.pages import Page, items_of
 
 Command = TypeVar("Command", bound=Callable[..., object])
 

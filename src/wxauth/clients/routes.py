@@ -19,7 +19,8 @@ from wxauth.outbound.urls import NameResolver
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router
-from wxauth.web.schemas import Items, all_of, body_like
+from wxauth.web.pages import Items, all_of
+from wxauth.web.schemas import body_like
 from wxauth_guard.errors import InvalidRequest
 
 NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]

@@ -11,7 +11,8 @@ from wxauth.core.trail import SENT_TO_SIBLINGS, EventType
 from wxauth.events.models import DeliveryState, WebhookAnswer
 from wxauth.events.sending import SendOutcome
 from wxauth.settings.urls import MAX_URL
-from wxauth.web.schemas import Changes, OrEmpty, PageQuery, Time, body_like
+from wxauth.web.pages import PageQuery
+from wxauth.web.schemas import Changes, OrEmpty, Time, body_like
 
 _EXAMPLE_NAME: Final = "orders"
 _EXAMPLE_URL: Final = "https://orders.example.com/webhooks/wxauth"

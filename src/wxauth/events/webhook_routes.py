@@ -24,7 +24,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
-from wxauth.web.schemas import Items, all_of, items_of
+from wxauth.web.pages import Items, all_of, items_of
 from wxauth_guard.errors import InvalidRequest
 
 _NO_WEBHOOK: Final = NotFound(NO_SUCH_WEBHOOK)

@@ -21,7 +21,7 @@ from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.outbound.signatures import new_webhook_secret, shown_secret
 from wxauth.outbound.urls import NameResolver, check_url
 from wxauth.text_errors import WrongValue
-from wxauth.web.schemas import Page
+from wxauth.web.pages import Page
 from wxauth_guard.errors import InvalidRequest
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)  # not all replicas of the receiver get the new secret at once

@@ -20,7 +20,8 @@ from wxauth.core.statements import Nothing, Statement, pair_range
 from wxauth.core.upkeep import Sweep
 from wxauth.settings.addresses import TRUNCATED
 from wxauth.users.history_queries import HistoryQuery
-from wxauth.web.schemas import Network, OrEmpty, Page, StoredText
+from wxauth.web.pages import Page
+from wxauth.web.schemas import Network, OrEmpty, StoredText
 
 # A client may choose an id of up to 128 characters. Those of wxauth have 32.
 MAX_REQUEST_ID: Final = 64

@@ -16,7 +16,7 @@ from wxauth.users.callers import StaffDep
 from wxauth.users.staff_read_queries import Read
 from wxauth.web.dependencies import DatabaseDep, provide
 from wxauth.web.direct import Router
-from wxauth.web.schemas import Items, items_of
+from wxauth.web.pages import Items, items_of
 
 router = Router("admin")
 LoginCountsDep = Annotated[LoginCounts, Depends(provide(LoginCounts))]

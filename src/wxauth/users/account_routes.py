@@ -35,7 +35,7 @@ from wxauth.users.schemas import (
 from wxauth.users.user_queries import store_profile
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.web.direct import Router
-from wxauth.web.schemas import Items, Page, all_of, items_of, timed_cursor
+from wxauth.web.pages import Items, Page, all_of, items_of, timed_cursor
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 router = Router("me")

@@ -34,7 +34,7 @@ from wxauth.users.status_queries import (
     change_status_and_roles,
     lock_user,
 )
-from wxauth.web.schemas import FIRST_PAGE
+from wxauth.web.pages import FIRST_PAGE
 from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 
 MAX_ROWS_IN_LIST: Final = 100  # staff can also end sessions that are not listed

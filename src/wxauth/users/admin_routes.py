@@ -23,7 +23,7 @@ from wxauth.users.user_queries import UNKNOWN_USER
 from wxauth.web.answers import Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router
-from wxauth.web.schemas import Items, items_of
+from wxauth.web.pages import Items, items_of
 from wxauth_guard.errors import InsufficientRole
 
 StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(failures=(RateLimited,))]

@@ -17,11 +17,10 @@ from wxauth.sessions.devices import DescribedDevice
 from wxauth.sessions.list_queries import OPENED
 from wxauth.users.search_queries import as_user_id
 from wxauth.users.window_queries import SEARCH_SECONDS, search_in_windows
+from wxauth.web.pages import Page, PageQuery
 from wxauth.web.schemas import (
     Network,
     OrEmpty,
-    Page,
-    PageQuery,
     ShownAppId,
     ShownNickname,
     ShownPictureUrl,

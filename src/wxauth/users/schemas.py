@@ -23,8 +23,7 @@ from typing_extensions import TypedDict
 from wxauth.core.users import UserFields, UserInSession, UserStatus
 from wxauth.errors import NICKNAME_REFUSED
 from wxauth.sessions.list_queries import OpenSession, PastSession
-from wxauth.settings.apps import MAX_OPEN_SESSIONS
-from wxauth.settings.apps import AppKind
+from wxauth.settings.apps import MAX_OPEN_SESSIONS, AppKind
 from wxauth.settings.roles import MAX_ROLES, Role
 from wxauth.settings.settings import Settings
 from wxauth.texts import clean_text
@@ -32,23 +31,19 @@ from wxauth.users.attributes import AttributesPatch, ShownAttributes
 from wxauth.users.consent_queries import ConsentRow, missing_from
 from wxauth.users.search_queries import IdentityJson, ListedUser
 from wxauth.users.user_queries import OwnIdentity
+from wxauth.web.pages import LIMIT_DESCRIPTION, MAX_PAGE_SIZE, NextCursor, Page, TimedPageQuery
 from wxauth.web.schemas import (
-    LIMIT_DESCRIPTION,
-    MAX_PAGE_SIZE,
     TEXT,
     BodyWithRules,
     Changes,
-    NextCursor,
     OnlyNull,
     OrEmpty,
-    Page,
     ShownAppId,
     ShownNickname,
     ShownOpenid,
     ShownPictureUrl,
     ShownUserId,
     Time,
-    TimedPageQuery,
     body_like,
     only_null,
 )
@@ -379,7 +374,7 @@ class ProfileChange(Changes, BodyWithRules):
         description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture changes nothing, nor "
         "does the grey picture that WeChat sends for every user without a picture.",
     )
-    phone: Annotated[None, only_null(": POST /v1/me/phone with the code of the button")] = Field(
+    phone: Annotated[None, only_null("POST /v1/me/phone with the code of the button")] = Field(
         default=None, description="Null removes the number. Only `POST /v1/me/phone` and a login can set a number."
     )
 

@@ -19,7 +19,8 @@ from wxauth.settings.roles import Role
 from wxauth.users.phone_numbers import is_phone_number, possible_phone_numbers
 from wxauth.users.status_queries import ADMIN
 from wxauth.users.window_queries import SEARCH_SECONDS, search_in_windows
-from wxauth.web.schemas import TEXT, DateOrTime, OrEmpty, Page, PageQuery, StoredText
+from wxauth.web.pages import Page, PageQuery
+from wxauth.web.schemas import TEXT, DateOrTime, OrEmpty, StoredText
 
 
 class UsersQuery(PageQuery):

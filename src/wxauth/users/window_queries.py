@@ -9,7 +9,7 @@ from uuid import UUID
 from wxauth.core.clock import FIRST_ID
 from wxauth.core.database import Database
 from wxauth.core.statements import Statement
-from wxauth.web.schemas import Page, RowWithId, cursor_at
+from wxauth.web.pages import Page, RowWithId, cursor_at
 
 SEARCH_SECONDS: Final = 1.0
 
