@@ -5,6 +5,7 @@ from hashlib import sha256
 from typing import Final
 
 _SECRET_BYTES: Final = 32
+SECRET_CHARACTERS: Final = (_SECRET_BYTES * 4 + 2) // 3  # in base64url without padding
 
 
 def new_secret() -> str:

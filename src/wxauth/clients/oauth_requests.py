@@ -1,6 +1,7 @@
 """The parameters and credentials of OAuth requests (RFC 6749, sections 2.3, 3.1, 3.2), and their documentation."""
 
 from collections.abc import Collection, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -8,13 +9,14 @@ from starlette.requests import Request
 
 from wxauth.clients.assertions import ASSERTION_TYPE, PRIVATE_KEY_JWT, Assertion, InvalidAssertion
 from wxauth.clients.clients import Credentials, find_site
+from wxauth.clients.credentials import basic_credentials, check_secret
 from wxauth.clients.documents import ClientDocument, ClientDocuments, client_at, is_allowed_url
 from wxauth.clients.fetched import PAUSE
+from wxauth.clients.forms import FORM_TYPE, MAX_ESCAPES, media_type_of
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError, invalid_client
 from wxauth.clients.queries import FIND_WITH_SECRETS
 from wxauth.clients.rules import is_client_name
-from wxauth.clients.service_clients import FORM_TYPE, MAX_ESCAPES, basic_credentials, check_secret, media_type_of
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
@@ -246,7 +248,7 @@ class SiteCredentials:
         raise OAuthError(
             "temporarily_unavailable",
             "the client's document can't be fetched",
-            status=503,
+            status=HTTPStatus.SERVICE_UNAVAILABLE,
             retry_after=int(PAUSE.total_seconds()),
         )
 

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from wxauth.apps.js_tickets import JsTickets
 from wxauth.apps.registry import Apps
 from wxauth.apps.routes import AppsDep
+from wxauth.clients.credentials import basic_credentials, check_secret
 from wxauth.clients.models import Scope
 from wxauth.clients.queries import ServiceClient
 from wxauth.clients.rules import is_client_name
@@ -23,9 +24,7 @@ from wxauth.clients.service_clients import (
     ClientOperation,
     JsSigningClientDep,
     WeChatTokenClientDep,
-    basic_credentials,
     check_scope,
-    check_secret,
 )
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
