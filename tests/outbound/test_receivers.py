@@ -16,6 +16,7 @@ from tests.sweeps import swept
 from tests.upstream import Upstream, hang, in_pieces
 from tests.world import until
 from wxauth.events.sending import BODY_SECONDS, send
+from wxauth.outbound.connection import MAX_OVERHEAD
 from wxauth.outbound.receivers import ReceiverTransport, ResolveName
 from wxauth.outbound.urls import MAX_CONCURRENT_NAMES, NameResolver
 from wxauth.settings.addresses import is_refused
@@ -95,6 +96,26 @@ async def test_an_invalid_certificate_is_reported_and_nothing_is_sent() -> None:
     async with receiving() as receiver:
         assert await failure_of(receiver.url.replace("http:", "https:")) == "TLS failed"
         assert receiver.got == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "told", "translated"),
+    [
+        (b"220 mail ESMTP\r\n\r\n", "answer is not HTTP", "响应不是 HTTP"),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"a" * MAX_OVERHEAD, "answer is too large", "响应过大"),
+    ],
+    ids=["garbage", "large"],
+)
+async def test_an_answer_that_cannot_be_read_is_told_in_the_readers_language(
+    answer: bytes, told: str, translated: str
+) -> None:
+    async with Upstream(in_pieces(answer)) as upstream:
+        transport = ReceiverTransport(resolve=NameResolver().resolve)
+        with pytest.raises(httpx.RemoteProtocolError) as failed:
+            await transport.handle_async_request(httpx.Request("POST", upstream.url, content=b"{}"))
+        await transport.aclose()
+    reason = failed.value.args[0]
+    assert (reason, reason.translated("zh-CN")) == (told, translated)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from tests.upstream import Behaviour, Upstream, abort, after, answer, endless, h
 from tests.wechat.asking import BODY, IDENTITY, ask, ask_and_fail, deadline_in, transport
 from tests.world import Stage, until
 from wxauth.apps.registry import Apps
-from wxauth.outbound.connection import MAX_OVERHEAD
+from wxauth.outbound.connection import MAX_OVERHEAD, AnswerTooLarge
 from wxauth.outbound.transport import ANSWER, DEFAULT_MAX_BODY, MAX_IDLE
 from wxauth.wechat.client import WeChat
 
@@ -140,7 +140,7 @@ async def test_a_call_may_allow_a_larger_answer() -> None:
         async with transport() as way:
             for _ in range(2):
                 assert (await ask(way, upstream.url, max_body=len(picture))).content == picture
-            await ask_and_fail(way, upstream.url, httpx.DecodingError, max_body=len(picture) - 1)
+            await ask_and_fail(way, upstream.url, AnswerTooLarge, max_body=len(picture) - 1)
         assert upstream.connections == 1
 
 
@@ -244,6 +244,8 @@ SENT = {
         "no-chunk": in_pieces(head(CHUNKS) + b"xyz\r\n", then=hang),
         "bare-LF": in_pieces(b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", then=hang),
         "folded": in_pieces(head("A: b", " c", "Content-Length: 0"), then=hang),
+    },
+    AnswerTooLarge: {
         "a-body-over-64-KiB": answer(b" " * (DEFAULT_MAX_BODY + 1)),
         "50-MB": answer(b" " * 50_000_000),
         "a-body-without-end": endless(head(), b" " * 65536),

@@ -41,6 +41,10 @@ class HttpAnswer(NamedTuple):
     location: str | None = None
 
 
+class AnswerTooLarge(httpx.DecodingError):
+    """The body of a response is larger than its limit, or the rest of the response than `MAX_OVERHEAD`."""
+
+
 class Connection(asyncio.Protocol):
     """A connection that carries one request at a time."""
 
@@ -132,7 +136,7 @@ class Connection(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade):  # the parser turns any error of a method below into such an error
             is_valid = False
         if self._overhead > MAX_OVERHEAD or self._body_size > self._max_body:
-            self._fail(httpx.DecodingError("the answer is too large"))
+            self._fail(AnswerTooLarge("the answer is too large"))
         elif self._is_complete:
             # The connection cannot be reused if more bytes follow the response, or if part of the request has not been
             # sent yet.

@@ -14,6 +14,7 @@ import httpx
 from wxauth import __version__
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.connecting import AddressInfo, Origin, Proxy, Refused
+from wxauth.outbound.connection import AnswerTooLarge
 from wxauth.outbound.transport import HttpTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.settings.addresses import Scheme, is_refused
@@ -95,8 +96,9 @@ def _shown_failure(exc: httpx.RequestError) -> httpx.TransportError:
         case httpx.LocalProtocolError():
             return httpx.UnsupportedProtocol(_("the URL cannot be used"))
         case httpx.DecodingError():
-            # A DecodingError is not a TransportError. The text loses its article, to be as short as "connection lost".
-            return httpx.RemoteProtocolError(reason.removeprefix("the "))
+            # A DecodingError is not a TransportError.
+            is_too_large = isinstance(exc, AnswerTooLarge)
+            return httpx.RemoteProtocolError(_("answer is too large") if is_too_large else _("answer is not HTTP"))
         case _:
             # The connection ended before the response was complete. It can't be a ReadTimeout, because senders limit
             # the time themselves, and set no deadline.
