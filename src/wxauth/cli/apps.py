@@ -182,12 +182,13 @@ def _validated(model: type[Body], values: dict[str, Any]) -> Body:
     try:
         return model.model_validate(values)
     except ValidationError as exc:
-        errors = exc.errors(include_input=False)  # the texts name the wrong fields, but never their values.
+        errors = exc.errors(include_input=False)  # the texts name the wrong fields, but never their values
         lines = []
         for error in errors:
             field = ".".join(map(str, error["loc"]))
             lines.append(localized(_("{name}: {rule}", name=field, rule=rule_of(error))))
         wrong_fields = {part for error in errors for part in error["loc"]}
+        # The secrets come from standard input, so a wrong one does not make the call itself wrong.
         error_class = Failed if wrong_fields <= _LABELS.keys() else click.UsageError
         raise error_class("\n".join(lines)) from None
 

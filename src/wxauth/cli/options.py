@@ -21,9 +21,9 @@ from wxauth.web.pages import PageQuery, id_in_cursor
 from wxauth.web.schemas import DateOrTime, Time
 
 _METAVARS: Final = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT"}  # by the JSON type of the value
-# Each key is a part of a field's name, and takes precedence over the JSON type.
+# Each key is a word of a field's name, or two. It takes precedence over the JSON type.
 _METAVARS_BY_NAME: Final = {"app_id": "APP_ID", "uri": "URI", "domain": "DOMAIN"}
-_NOT_JSON: Final = _('must be JSON, such as 2 or {"role": "authenticated"}, or the word default')
+_EXAMPLE_JSON: Final = '{"role": "authenticated"}'
 
 
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -163,10 +163,11 @@ def _option_of(
 ) -> Mapping[str, Any]:
     # In a description, "Null:" introduces the meaning of an absent value. In the help, it is replaced by "Default:" or,
     # if a word that is not empty clears the field, by this word in quotation marks and "means:".
+    not_json = _('must be JSON, such as 2 or {example}, or "{word}"', example=_EXAMPLE_JSON, word=clear)
     arguments = {
         "option": f"--{field.name.replace('_', '-')}",
         "help": re.sub("[Nn]ull:", f'"{clear}" means:' if clear else "Default:", field.description),
-        "callback": checked(partial(_value_of, field, clear=clear, is_query=is_query), _NOT_JSON),
+        "callback": checked(partial(_value_of, field, clear=clear, is_query=is_query), not_json),
         **_arguments_for_type(field, clear),
     }
     if replacements.get("multiple"):
@@ -199,7 +200,7 @@ def _arguments_for_type(field: _Field, clear: str | None) -> Mapping[str, Any]:
     if field.name == "cursor":
         return {"callback": _cursor}
     for part, metavar in _METAVARS_BY_NAME.items():
-        if part in field.name:
+        if re.search(rf"(?:^|_){part}s?(?:_|$)", field.name):
             return {"metavar": metavar}
     return {"metavar": _METAVARS[next(iter(field.types))]}  # the type that the schema lists first
 
