@@ -11,6 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from tests.docs import ROOT
 from tests.processes import free_port, run, serving
+from wxauth.cli import running
+from wxauth.settings.settings import Settings
 
 pytestmark = pytest.mark.process
 
@@ -52,9 +54,17 @@ def test_a_service_that_does_not_answer_is_not_alive(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr.startswith(f"nothing responds on {host}")) == (1, True)
 
 
-def test_kubernetes_variable_for_a_service_is_not_taken_as_a_port(tmp_path: Path) -> None:
-    done = run("alive", cwd=tmp_path, env={"WXAUTH_HOST": "127.0.0.2", "WXAUTH_PORT": "tcp://10.0.0.7:8000"})
-    assert "port 8000" in done.stderr
+@pytest.mark.parametrize("value", ["tcp://10.0.0.7:8000", "²"])
+def test_what_is_no_port_such_as_kubernetes_variable_for_a_service_is_not_taken_as_one(
+    tmp_path: Path, value: str
+) -> None:
+    done = run("alive", cwd=tmp_path, env={"WXAUTH_HOST": "127.0.0.2", "WXAUTH_PORT": value})
+    assert done.stderr.startswith("nothing responds on 127.0.0.2, port 8000")
+
+
+def test_the_host_and_port_without_settings_are_the_defaults_of_the_settings() -> None:
+    defaults = [Settings.model_fields[name].default for name in ("host", "port")]
+    assert defaults == [running._DEFAULT_HOST, running._DEFAULT_PORT]
 
 
 def test_a_health_check_loads_no_settings() -> None:

@@ -84,4 +84,4 @@ def _address() -> tuple[str, int]:
         host = _DEFAULT_HOST
     port = (os.environ.get("WXAUTH_PORT") or in_file.get("WXAUTH_PORT") or "").strip()
     # For a Service named wxauth, Kubernetes sets WXAUTH_PORT to a URL instead of a port.
-    return host, (int(port) if port.isdigit() else _DEFAULT_PORT)
+    return host, (int(port) if port.isascii() and port.isdigit() else _DEFAULT_PORT)
