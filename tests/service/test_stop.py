@@ -18,11 +18,21 @@ from tests.fakes import service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, until
 from tests.web.misbehaving import read_all
 from tests.world import Server
+from wxauth.core.background import LAST_ROUND_SECONDS, LAST_STORE_SECONDS
+from wxauth.core.connecting import CLOSE_TIMEOUT_SECONDS
+from wxauth.phones.phones import WECHAT_SHUTDOWN_SECONDS
 from wxauth.service import server as own_server
+from wxauth.service.probes import PROXY_NOTICE_SECONDS
 
 BODY = b'{"refresh_token": "forged"}'
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 LOGOUT = b"POST /v1/logout HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+
+
+@pytest.mark.no_database
+def test_a_worker_is_not_killed_before_its_parts_have_ended() -> None:
+    parts = WECHAT_SHUTDOWN_SECONDS + LAST_ROUND_SECONDS + LAST_STORE_SECONDS + CLOSE_TIMEOUT_SECONDS
+    assert PROXY_NOTICE_SECONDS + own_server.DRAIN_SECONDS + parts <= own_server.END_SECONDS
 
 
 @pytest.mark.process

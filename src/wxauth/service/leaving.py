@@ -6,10 +6,8 @@ to the closed port.
 
 import asyncio
 import multiprocessing
-import os
 import shutil
 import signal
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
@@ -19,7 +17,7 @@ from wxauth.core.logs import get_logger
 from wxauth.service.probes import Readiness
 from wxauth.service.server import ENDING_FILE
 from wxauth.service.shared_counts import folder_of_serve
-from wxauth.service.starting import end_if_signalled
+from wxauth.service.starting import can_replace, end, end_if_signalled
 
 log = get_logger()
 
@@ -38,9 +36,7 @@ def heed_signals(readiness: Readiness) -> None:
     handlers_of_server: dict[int, Any] = {
         number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
     }
-    has_server = callable(handlers_of_server[signal.SIGTERM])  # without a server, it is one of Python's constants
-    is_main_thread = threading.current_thread() is threading.main_thread()  # other threads cannot install handlers
-    if readiness.notice is None or not is_main_thread or not has_server:
+    if readiness.notice is None or not can_replace(handlers_of_server[signal.SIGTERM]):
         return
     leaving = _Leaving(readiness, readiness.notice, handlers_of_server, asyncio.get_running_loop())
     for number in handlers_of_server:
@@ -66,7 +62,7 @@ class _Leaving:
         is_worker = multiprocessing.parent_process() is not None
         is_urgent = readiness.is_leaving and (number == signal.SIGINT or not is_worker)
         if is_urgent or not readiness.is_serving:
-            os._exit(0)
+            end()
         if readiness.is_leaving:
             return
         readiness.is_leaving = True

@@ -32,9 +32,10 @@ from wxauth.terminal import os_reason
 
 APP: Final = "wxauth.asgi:create_app"  # with several workers, the parent process does not import the app
 DRAIN_SECONDS: Final = 10  # for running requests after the port is closed
-SILENT_SECONDS: Final = 15  # then the supervisor replaces a worker that does not respond
-END_SECONDS: Final = 25  # then a worker is killed; a regular end takes at most 20 s
-_SIGNAL_PAUSE_SECONDS: Final = 0.2
+SILENT_SECONDS: Final = 15  # then a silent worker is replaced; on a busy machine, an exit alone can silence it for 8 s
+# After this time, a worker is killed. A regular end takes no longer, and systemd and containers wait 30 s for the whole
+# service.
+END_SECONDS: Final = 25
 START_SECONDS: Final = 60  # during a reload; a busy machine may need that long
 COUNTS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"  # in which several workers store their counts
 COUNTS_FOLDER_PREFIX: Final = "wxauth-metrics-"
@@ -42,6 +43,7 @@ COUNTS_FOLDER_PREFIX: Final = "wxauth-metrics-"
 # worker is being replaced, so the service stays ready.
 ENDING_FILE: Final = "ending"
 
+_SIGNAL_PAUSE_SECONDS: Final = 0.2
 # Common proxies close idle connections earlier, so a proxy sends no request on a connection that the server is closing.
 _KEEP_ALIVE_SECONDS: Final = 75
 _BACKLOG: Final = 2048  # uvicorn's default

@@ -1,4 +1,4 @@
-"""The end of a process that has not begun to serve."""
+"""How a signal ends a process that has not begun to serve: at once, and with status 0, as after a regular stop."""
 
 import os
 import signal
@@ -18,8 +18,7 @@ def ending_at_once() -> Iterator[None]:
     uvicorn's handlers would create and start the whole app first, which takes 10 s on a busy machine.
     """
     handlers = {number: signal.getsignal(number) for number in _END_SIGNALS}
-    has_server = callable(handlers[signal.SIGTERM])  # without a server, it is one of Python's constants
-    if not has_server or threading.current_thread() is not threading.main_thread():
+    if not can_replace(handlers[signal.SIGTERM]):
         yield
         return
     for number in handlers:
@@ -32,11 +31,22 @@ def ending_at_once() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def can_replace(handler: Any) -> bool:
+    """Return whether this handler is a server's, and the current thread can install handlers."""
+    has_server = callable(handler)  # without a server, it is one of Python's constants
+    return has_server and threading.current_thread() is threading.main_thread()
+
+
 def end_if_signalled(handler_of_server: Any) -> None:
     """End the process if uvicorn's server has already received a signal, which its handler only notes."""
     if getattr(getattr(handler_of_server, "__self__", None), "should_exit", False):
-        os._exit(0)
+        end()
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
+    end()
+
+
+def end() -> None:
+    """End the process. The interrupted code, such as a callback, might catch or drop an exception."""
     os._exit(0)
