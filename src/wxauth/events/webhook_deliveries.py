@@ -51,9 +51,9 @@ from wxauth.outbound.signatures import signed_headers
 LEASE: Final = timedelta(seconds=30)  # longer than any attempt
 CHECK_PAUSE_SECONDS: Final = 0.5
 RECEIVER_TIMEOUT_SECONDS: Final = 15.0
-MAX_CONCURRENT: Final = 32  # for each priority
-MAX_CONCURRENT_FOR_ONE: Final = 4  # for each priority
-RETRY_SCHEDULE: Final = (  # the pauses before the second attempt and all others
+MAX_CONCURRENT: Final = 32  # for each priority, in one process
+MAX_CONCURRENT_FOR_ONE: Final = 4  # for one receiver and each priority, in one process
+RETRY_SCHEDULE: Final = (  # the pauses before the second attempt and all others, as Standard Webhooks recommends them
     timedelta(seconds=5),
     timedelta(minutes=5),
     timedelta(minutes=30),
@@ -63,7 +63,7 @@ SPREAD: Final = 0.1  # so that retries do not all come at once
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
 # A webhook without a success for this long counts as unavailable: its next success makes its retries due.
 OUTAGE: Final = timedelta(minutes=5)
-RESUMED_AT_ONCE: Final = 1000
+RESUMED_AT_ONCE: Final = 1000  # in one transaction, which locks these deliveries
 SHUTDOWN_SECONDS: Final = 3.0
 
 _STORE_PAUSE_SECONDS: Final = 0.5
@@ -217,7 +217,7 @@ class Deliveries:
         if sent.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=sent.status)
         if sent.status == HTTPStatus.GONE:
-            await self._disable(delivery)
+            await self._disable(delivery)  # the delivery itself waits until the webhook is enabled again
         if delivery.attempts > len(RETRY_SCHEDULE):
             return DeliveryOutcome(state=DeliveryState.FAILED, status=sent.status, error=sent.error)
         spread = random.uniform(-SPREAD, SPREAD)  # noqa: S311 - not used as a secret

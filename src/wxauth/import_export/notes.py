@@ -94,8 +94,10 @@ class NotesOnDisk:
         user_ids = {user.id for user in users}
         user_ids.update(wanted.user_ids, notes.unionids.values(), notes.external_ids.values())
         user_ids.update(identity.user_id for identity in notes.identities.values())
-        for kind in ("users", "first_lines", "apps_of_users", "consents"):
-            setattr(notes, kind, self._entries(kind, user_ids))
+        notes.users = self._entries("users", user_ids)
+        notes.first_lines = self._entries("first_lines", user_ids)
+        notes.apps_of_users = self._entries("apps_of_users", user_ids)
+        notes.consents = self._entries("consents", user_ids)
         if with_administrators:
             notes.users |= self._administrators()
         return notes
