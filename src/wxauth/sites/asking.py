@@ -20,7 +20,7 @@ from wxauth.random_secrets import hash_of, new_secret
 from wxauth.sessions.devices import Device
 from wxauth.settings.settings import Settings
 from wxauth.sites import queries
-from wxauth.sites.door import LINK_REQUEST_LASTS, OUTCOME_KEPT, SCAN_LASTS, VISIT_LASTS, Door
+from wxauth.sites.door import LINKED_PAGE_LASTS, OUTCOME_KEPT, SCAN_LASTS, VISIT_LASTS, Door
 from wxauth.sites.models import RequestFields, SiteLoginFields
 from wxauth.sites.requests import SiteRequest
 from wxauth.sites.responses import Browser
@@ -82,7 +82,7 @@ class SiteLogins:
 
     async def start_code_page(self, request: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
         """Start a scan that a page of wxauth shows. With `has_link`, the page also has a link to WeChat."""
-        lifetime = LINK_REQUEST_LASTS if has_link else SCAN_LASTS
+        lifetime = LINKED_PAGE_LASTS if has_link else SCAN_LASTS
         await self.scan_limits.browsers.admit_address(browser.ip)
         login, page_id = _new_page(request, browser, lifetime=lifetime, now=self.clock())
         return await self._add_scan(login, page_id)

@@ -67,8 +67,8 @@ SCAN_LASTS: Final = timedelta(seconds=180)  # from the request to the approval
 # After this time, another user can take over the claim (a phone's reservation of a login).
 CLAIM_LASTS: Final = timedelta(seconds=60)
 VISIT_LASTS: Final = timedelta(seconds=600)  # also the lifetime of a page that has only buttons
-LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
-MAX_PRESSES: Final = 10  # of the button of one page
+LINKED_PAGE_LASTS: Final = timedelta(seconds=600)  # of a page that shows a link beside its QR code
+MAX_PRESSES: Final = 10  # a press is a use of a page's button; this is the limit for one page
 MAX_WRONG_NUMBERS: Final = 3  # typed on one page; the last one ends the page and its link
 NUMBER_LASTS: Final = timedelta(seconds=120)  # from the approval on the phone until the number is typed
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)

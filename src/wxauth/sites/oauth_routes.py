@@ -1,6 +1,7 @@
 """The routes for sites: the device grant, tokens, revocation, and the claims about a user."""
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal, NotRequired
 
 from fastapi import Depends
@@ -21,7 +22,7 @@ from wxauth.sites.door import POLL_INTERVAL_SECONDS, SCAN_LASTS
 from wxauth.sites.models import RequestFields
 from wxauth.sites.requests import SiteRequests
 from wxauth.sites.responses import Unanswerable
-from wxauth.sites.secrets import scan_link
+from wxauth.sites.secrets import QR_CODE_PATH, qr_code_url
 from wxauth.sites.targets import Target
 from wxauth.sites.tokens import DEVICE_CODE_GRANT, SiteTokens, no_device_grant
 from wxauth.users.callers import DeviceDep, read_caller, verified
@@ -150,8 +151,8 @@ async def authorize_device(
     return {
         "device_code": started.polling_secret,
         "user_code": started.user_code,
-        "verification_uri": f"{issuer}/d",
-        "verification_uri_complete": scan_link(issuer, started.scene),
+        "verification_uri": f"{issuer}{QR_CODE_PATH}",
+        "verification_uri_complete": qr_code_url(issuer, started.scene),
         "expires_in": int(SCAN_LASTS.total_seconds()),
         "interval": POLL_INTERVAL_SECONDS,
         "code_image": f"{issuer}/v1/scans/{started.scene}/code",
@@ -197,7 +198,7 @@ async def exchange(
     summary=_("Revoke a token (RFC 7009)"),
     response_class=Response,
     responses={
-        200: {
+        HTTPStatus.OK: {
             "description": "The token's session has ended, if it had one",
             "headers": {"Cache-Control": {"schema": {"const": "no-store"}}},
         },
@@ -229,11 +230,13 @@ async def bearer_of_userinfo(request: Request, verifier: VerifierDep, clock: Clo
     try:
         token = (await form_of(request)).get("access_token") if is_form(request) else None
     except OAuthError as exc:
-        raise _MalformedBearer(exc.description, status=400) from None
+        raise _MalformedBearer(exc.description, status=HTTPStatus.BAD_REQUEST) from None
     if token is None:
         return await verified(request, verifier, clock)
     if "authorization" in request.headers:
-        raise _MalformedBearer("send the access token either in the header or in the form", status=400)
+        raise _MalformedBearer(
+            "send the access token either in the header or in the form", status=HTTPStatus.BAD_REQUEST
+        )
     return await verifier.verify(token, now=clock().timestamp())
 
 

@@ -17,6 +17,9 @@ from wxauth.errors import NotFound
 from wxauth.random_secrets import hash_of
 from wxauth.tokens import base64url
 
+QR_CODE_PATH: Final = (
+    "/d"  # before a scene in an ordinary QR code; without a scene, the page that users of devices open
+)
 _SCENE_BYTES: Final = 16
 _SCENE_LENGTH: Final = 22  # `_SCENE_BYTES` in base64url without padding
 SCENE: Final = re.compile(rf"[A-Za-z0-9_-]{{{_SCENE_LENGTH}}}", re.ASCII)
@@ -32,23 +35,18 @@ def new_scene() -> str:
     return secrets.token_urlsafe(_SCENE_BYTES)
 
 
-def scan_link(issuer: str, scene: str) -> str:
+def qr_code_url(issuer: str, scene: str) -> str:
     """Return the URL in an ordinary QR code, which is also the `verification_uri_complete` of RFC 8628."""
-    return f"{_scan_link_prefix(issuer)}{scene}"
+    return f"{issuer}{QR_CODE_PATH}/{scene}"
 
 
 def scene_in(url: str, *, issuer: str) -> str | None:
-    """Return the scene in a scan link of this service; None for any other URL."""
-    prefix = _scan_link_prefix(issuer)
+    """Return the scene in the URL of a QR code of this service; None for any other URL."""
+    prefix = qr_code_url(issuer, "")
     if not url.startswith(prefix):
         return None
     scene = re.split(r"[?#]", url.removeprefix(prefix), maxsplit=1)[0]  # without a query and a fragment
     return scene if SCENE.fullmatch(scene) else None
-
-
-# In a browser, `show_link_page` asks the user to use WeChat.
-def _scan_link_prefix(issuer: str) -> str:
-    return f"{issuer}/d/"
 
 
 def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ from wxauth.settings.settings import Settings
 from wxauth.sites.asking import ScanLimits
 from wxauth.sites.door import SCAN_LASTS
 from wxauth.sites.queries import SHOWN_CODE, ShownCode, keep_picture
-from wxauth.sites.secrets import SCENE, scan_link
+from wxauth.sites.secrets import SCENE, qr_code_url
 from wxauth.wechat.api import CodePicture, WeChatApi
 from wxauth.wechat.client import log_not_made
 from wxauth.wechat.errcodes import Api
@@ -94,7 +94,7 @@ class ScanPictures:
         return None
 
     async def _link_picture(self, scene: str) -> CodePicture:
-        content = await asyncio.to_thread(_draw, scan_link(self.settings.issuer, scene))
+        content = await asyncio.to_thread(_draw, qr_code_url(self.settings.issuer, scene))
         return CodePicture(content, "image/png")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
@@ -31,21 +32,21 @@ from wxauth.sites.pages.pages import VISIT_PAGES, PagesDep
 from wxauth.sites.pages.rendering import DOOR_PARAMETER, PAGES_FOLDER, SIGN_IN_PARAMETERS
 from wxauth.sites.requests import HINT_PARAMETER, HINTS, SiteRequest
 from wxauth.sites.responses import AUTHORIZE_PATH, Browser, Onward
-from wxauth.sites.secrets import PAGE_ID
+from wxauth.sites.secrets import PAGE_ID, QR_CODE_PATH
 from wxauth.sites.waiting import ScanPages
 from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router, text_parameters
 from wxauth.web.edge import PROBLEM_KEY
 
 HTML_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
+    HTTPStatus.OK: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
 }
 PAGE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     **HTML_RESPONSE,
-    303: {"description": "To the site, or to WeChat"},
+    HTTPStatus.SEE_OTHER: {"description": "To the site, or to WeChat"},
     **{
-        status: {"description": "A page that says what is wrong", "content": HTML_RESPONSE[200]["content"]}
-        for status in (400, RateLimited.status, StorageUnavailable.status)
+        status: {"description": "A page that says what is wrong", "content": HTML_RESPONSE[HTTPStatus.OK]["content"]}
+        for status in (HTTPStatus.BAD_REQUEST, RateLimited.status, StorageUnavailable.status)
     },
 }
 ScanPagesDep = Annotated[ScanPages, Depends(provide(ScanPages))]
@@ -182,7 +183,7 @@ async def authorize(request: Request, pages: PagesDep, logging_in: LoggingInDep)
 
 
 # In the paths of the following routes, `request_id` is the id of a page for a sign-in request. It is not the
-# `X-Request-ID` of an HTTP request.
+# `X-Request-ID` of an HTTP request. The labels of metrics contain the name, so it must not change.
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
@@ -233,9 +234,9 @@ async def come_back_from_wechat(
     request: Request, pages: PagesDep, settings: SettingsDep, visits: VisitsDep
 ) -> Response:
     """Redirect WeChat's callback to a URL that never contains WeChat's `code` or `state`."""
-    # This request is not WeChat's callback. It follows the redirect below, or a link to the page in another language.
     if request.query_params.keys() <= {"ui_locales"}:
-        return pages.message("visit_gone", status=404)
+        # The browser follows the redirect below, or a link to this page in another language.
+        return pages.message("visit_gone", status=HTTPStatus.NOT_FOUND)
     try:
         parameters = parse_parameters(request.url.query)
         if not pages.browser.cookie or parameters.repeated & {"state", "code"}:
@@ -295,7 +296,10 @@ async def type_number(
     "/v1/scans/{scene}/code",
     summary=_("Get the image of a QR code"),
     responses={
-        200: {"description": "PNG or JPEG", "content": {"image/png": {"example": "…"}, "image/jpeg": {"example": "…"}}}
+        HTTPStatus.OK: {
+            "description": "PNG or JPEG",
+            "content": {"image/png": {"example": "…"}, "image/jpeg": {"example": "…"}},
+        }
     },
     failures=[NotFound, StorageUnavailable],
 )
@@ -307,13 +311,15 @@ async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
     return Response(picture.content, headers=headers, media_type=picture.content_type)
 
 
-@router.get("/d", summary=_("Show how to scan the QR code or enter the login code"), responses=HTML_RESPONSE)
+@router.get(QR_CODE_PATH, summary=_("Show how to scan the QR code or enter the login code"), responses=HTML_RESPONSE)
 async def show_device_page(pages: PagesDep) -> Response:
     """Show a page that explains how to scan the QR code or type the login code. The request changes nothing."""
     return pages.message("device")
 
 
-@router.get("/d/{scene}", summary=_("Show a page for QR codes scanned outside WeChat"), responses=HTML_RESPONSE)
+@router.get(
+    QR_CODE_PATH + "/{scene}", summary=_("Show a page for QR codes scanned outside WeChat"), responses=HTML_RESPONSE
+)
 async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> Response:
     """Show a page that asks the user to scan the QR code with WeChat. The request changes nothing.
 
