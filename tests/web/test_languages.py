@@ -21,7 +21,7 @@ from tests.world import Stage
 from wxauth.cli import main
 from wxauth.errors import NotFound
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.sites.pages.texts import TEXTS
+from wxauth.sites.pages.texts import MESSAGES, MISTAKES, STATES, STATES_ON_A_PHONE
 from wxauth_desk import i18n as desk_i18n
 from wxauth_desk.page_texts import page_texts
 from wxauth_desk.wechat.offered_faults import offered_faults
@@ -103,7 +103,10 @@ async def test_the_documents_and_the_pages_are_in_it(stage: Stage) -> None:
     page = await client.get("/d", params={"ui_locales": "zh-TW"})
     assert page.headers["content-language"] == "zh-TW"
     assert [f'lang="{tag}"' in page.text for tag in ("en", "zh-CN")] == [True, True]
-    assert [name for name, text in TEXTS.items() if not text.translated("zh-TW").startswith(MARK)] == []
+    lines = [*STATES.values(), *STATES_ON_A_PHONE.values(), *MISTAKES.values()]
+    for message in MESSAGES.values():
+        lines += filter(None, (message.title, message.text, message.lead, message.details))
+    assert [text for text in lines if not text.translated("zh-TW").startswith(MARK)] == []
     console = (await client.get("/admin/texts.json", params={"language": "zh-TW"})).json()
     assert (console["language"], console["languages"]["zh-TW"]) == ("zh-TW", f"{MARK}中文")
     assert [name for name, text in console["texts"].items() if not text.startswith(MARK)] == []

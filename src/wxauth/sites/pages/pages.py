@@ -35,12 +35,12 @@ from wxauth.sites.pages.rendering import (
     redirect_to,
     site_source,
 )
-from wxauth.sites.pages.texts import TEXTS
+from wxauth.sites.pages.texts import MESSAGES, MISTAKES, STATES, STATES_ON_A_PHONE
 from wxauth.sites.queries import SiteLogin
 from wxauth.sites.requests import HINT_PARAMETER, SiteRequest
 from wxauth.sites.responses import AUTHORIZE_PATH, Mistake, Onward, SentBack, Unanswerable
 from wxauth.sites.targets import ResourceAnswer, resource_at
-from wxauth.sites.waiting import PageState, PressesUsedUp, ScanPageOver
+from wxauth.sites.waiting import PressesUsedUp, ScanPageOver
 from wxauth.users.callers import DeviceDep
 from wxauth.users.schemas import is_uploaded_picture
 from wxauth.web.dependencies import SettingsDep
@@ -50,7 +50,7 @@ from wxauth_guard.problems import REQUEST_ID_KEY
 CONFIRMED_FIELD: Final = "confirmed"
 STAY_FIELD: Final = "stay"
 _REPEATED_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
-# The pages are at `/v1/authorize/{request_id}/wechat/{name}`. The message of `again` is `visit_again` in `TEXTS`.
+# The pages are at `/v1/authorize/{request_id}/wechat/{name}`. The message of `again` is `visit_again` in `MESSAGES`.
 VISIT_PAGES: Final = frozenset({"snapshot", "again", "over", "done"})
 
 
@@ -141,8 +141,7 @@ class Pages(Rendering):
     ) -> Response:
         """Return the page that shows the QR code and the state of the login. `app` is the mini-program that opens."""
         own_url = self._own_url(started.polling_secret)
-        suffix = "_on_a_phone" if self.is_on_a_phone else ""
-        states = {state: self._say(TEXTS.get(f"{state}{suffix}", TEXTS[state])) for state in PageState}
+        states = {**STATES, **STATES_ON_A_PHONE} if self.is_on_a_phone else STATES
         return self._site_page(
             "code",
             site_request,
@@ -152,7 +151,7 @@ class Pages(Rendering):
             data={
                 "stateUrl": f"{own_url}/state",
                 "nextUrl": f"{own_url}/next",
-                "texts": states,
+                "texts": {state: self._say(text) for state, text in states.items()},
             },
             form_action=ANYWHERE if has_link else "'none'",  # without a link, the page has no form
             way=self._way_of_code(has_link=has_link),
@@ -244,25 +243,32 @@ class Pages(Rendering):
         return self._site_page("elsewhere", site_request, parameters=site_parameters, script="copy.js", address=address)
 
     def message(
-        self, name: str, *, status: int = 200, about: Sequence[str] = (), parameter: str | None = None, **values: Any
+        self,
+        name: str,
+        *,
+        status: int = HTTPStatus.OK,
+        about: Sequence[str] = (),
+        parameter: str | None = None,
+        **values: Any,
     ) -> Response:
-        """Return a page with the message `name` of `TEXTS`.
+        """Return a page with the message `name` of `MESSAGES`.
 
         `about` contains lines for the site's developer, and `parameter` is the name of a wrong parameter.
         """
         # Without its hint, the request might have another result.
         is_repeatable = self.request.method == "GET" and HINT_PARAMETER not in self.request.query_params
-        lines = [self._say(TEXTS[f"{name}_details"])] if f"{name}_details" in TEXTS else []
+        message = MESSAGES[name]
+        lines = [] if message.details is None else [self._say(message.details)]
         lines += about
         if parameter is not None:
             lines.append(self._say(_("Parameter: {parameter}"), parameter=parameter))
         return self._page(
             "message",
-            self._say(TEXTS[f"{name}_title"]),
+            self._say(message.title),
             status=status,
             script="back.js",
-            lead=self._say(TEXTS[f"{name}_lead"]) if f"{name}_lead" in TEXTS else None,
-            text=self._say(TEXTS[name]),
+            lead=None if message.lead is None else self._say(message.lead),
+            text=self._say(message.text),
             details=lines,
             request_id=self.request.scope[REQUEST_ID_KEY] if lines or status >= HTTPStatus.BAD_REQUEST else None,
             other_languages=self._in_other_languages("", self.request.url.query) if is_repeatable else [],
@@ -273,8 +279,8 @@ class Pages(Rendering):
         """Return the page at `/`, which says only that this is a login service."""
         page = self._page(
             "front",
-            self._say(TEXTS["front_title"]),
-            text=self._say(TEXTS["front"]),
+            self._say(MESSAGES["front"].title),
+            text=self._say(MESSAGES["front"].text),
             other_languages=self._in_other_languages("", ""),
         )
         page.headers["Vary"] = "Accept, Accept-Language, User-Agent"
@@ -291,7 +297,7 @@ class Pages(Rendering):
         return self.message(name, way_back=way_back)
 
     def _mistake(self, refusal: Unanswerable) -> Response:
-        about = [self._say(TEXTS[refusal.mistake])]
+        about = [self._say(MISTAKES[refusal.mistake])]
         way_back: Link | None = None
         if refusal.site is not None:
             title = refusal.site.title or refusal.site.name
@@ -303,7 +309,9 @@ class Pages(Rendering):
         if refusal.received is not None:
             received = refusal.received or "—"  # the dash shows that the redirect URI is missing or empty
             about.append(self._say(_("Received address: {received}"), received=received))
-        return self.message("mistake", about=about, parameter=refusal.parameter, way_back=way_back, status=400)
+        return self.message(
+            "mistake", about=about, parameter=refusal.parameter, way_back=way_back, status=HTTPStatus.BAD_REQUEST
+        )
 
     def _site_page(
         self,

@@ -328,7 +328,7 @@ async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> 
     name, _colon, content = (settings.link_check_file or "").partition(":")
     if name and scene == name:
         return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
-    return pages.message("link")
+    return pages.message("scanned_outside_wechat")
 
 
 @router.hidden("/v1/pages/{name}")
