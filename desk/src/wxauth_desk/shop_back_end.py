@@ -7,6 +7,7 @@ response in pieces.
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from runpy import run_path
 from typing import Annotated, Any, Final
@@ -64,7 +65,7 @@ def create_shop_back_end(issuer: str, credentials: Credentials) -> FastAPI:
 
     failures_left = 0
 
-    @shop.post("/failures", status_code=204)
+    @shop.post("/failures", status_code=HTTPStatus.NO_CONTENT)
     async def fail_at_next_message() -> None:
         nonlocal failures_left
         failures_left += 1
@@ -75,7 +76,7 @@ def create_shop_back_end(issuer: str, credentials: Credentials) -> FastAPI:
         is_message = request.method == "POST" and request.url.path.endswith(PUSH_PATH)
         if is_message and failures_left:
             failures_left -= 1
-            return Response(status_code=500)
+            return Response(status_code=HTTPStatus.INTERNAL_SERVER_ERROR)
         return await call_next(request)
 
     @shop.get("/count")

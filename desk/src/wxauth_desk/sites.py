@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode
@@ -175,13 +176,14 @@ class Website:
         try:
             await self._client.fetch_jwk_set()  # the client keeps the keys in memory after the first time
         except Exception:  # Authlib does not catch the errors of its HTTP client
-            return Response(status_code=503)  # after this status, wxauth sends the logout again
+            # After this status, wxauth sends the logout again.
+            return Response(status_code=HTTPStatus.SERVICE_UNAVAILABLE)
         try:
             claims = await self._claims_of_logout(form["logout_token"][0])
         except Exception:  # the request can contain anything
-            return Response(status_code=400)
+            return Response(status_code=HTTPStatus.BAD_REQUEST)
         self._sessions.pop(claims["sid"], None)
-        return Response(status_code=204)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def _claims_of_logout(self, token: str) -> dict[str, Any]:
         claims: dict[str, Any] = await self._client.parse_id_token(

@@ -29,7 +29,9 @@ class OAuthError(Exception):
     # `Unreadable` sets this name, unless the caller may have chosen the name, because errors do not echo such names.
     parameter: str | None = None
 
-    def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
+    def __init__(
+        self, error: str, description: str, *, status: int = HTTPStatus.BAD_REQUEST, retry_after: int | None = None
+    ) -> None:
         super().__init__(error, description)
         self.error = error
         self.description = description
@@ -49,7 +51,7 @@ class OAuthError(Exception):
 
 def invalid_client(description: str) -> OAuthError:
     """Return the error for a request that does not authenticate a client, or names no known client."""
-    return OAuthError("invalid_client", description, status=401)
+    return OAuthError("invalid_client", description, status=HTTPStatus.UNAUTHORIZED)
 
 
 def oauth_error_for(error: WxAuthError) -> OAuthError | None:

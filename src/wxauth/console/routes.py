@@ -5,6 +5,7 @@ The API documentation does not contain these routes, because only the page uses 
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -141,7 +142,7 @@ async def _resume(request: Request) -> Response:
     services = await _services_for_own_page(request)
     cookie = _cookie_in(request, services.settings)
     if not cookie:
-        return Response(status_code=204, headers=_NO_STORE)
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=_NO_STORE)
     try:
         opened = await services[ConsoleSessions].resume(cookie, device=await device_of(request))
     except (SessionRevoked, InsufficientRole) as exc:
@@ -152,7 +153,7 @@ async def _resume(request: Request) -> Response:
 async def _end(request: Request) -> Response:
     services = await _services_for_own_page(request)
     await services[ConsoleSessions].end(_cookie_in(request, services.settings))
-    return _without_cookie(Response(status_code=204, headers=_NO_STORE), services.settings)
+    return _without_cookie(Response(status_code=HTTPStatus.NO_CONTENT, headers=_NO_STORE), services.settings)
 
 
 async def _services_if_enabled(request: Request) -> Services:
@@ -175,7 +176,7 @@ async def _services_for_own_page(request: Request) -> Services:
     # A browser also sends the cookie with requests of pages on other hosts under the same domain. Such a page cannot
     # set the console's header without a CORS preflight, which the service refuses.
     if _CONSOLE_HEADER not in request.headers or not is_from_own_origin or not is_from_own_site:
-        raise InvalidRequest("only the console's own page can send this request", status=403)
+        raise InvalidRequest("only the console's own page can send this request", status=HTTPStatus.FORBIDDEN)
     return services
 
 

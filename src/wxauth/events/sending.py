@@ -28,7 +28,7 @@ class SendOutcome:
 
     @property
     def is_accepted(self) -> bool:
-        return self.status is not None and 200 <= self.status < 300
+        return self.status is not None and httpx.codes.is_success(self.status)
 
 
 async def send(

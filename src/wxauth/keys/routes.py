@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from hashlib import sha256
+from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import Depends
@@ -72,8 +73,11 @@ class WithdrawnKeyAnswer(TypedDict):
     summary=_("Public signing keys"),
     operation_id="read_signing_keys",
     responses={
-        200: {"description": "A JWK set (RFC 7517)", "content": {"application/json": {"example": _EXAMPLE_JWKS}}},
-        304: {"description": "Not changed"},
+        HTTPStatus.OK: {
+            "description": "A JWK set (RFC 7517)",
+            "content": {"application/json": {"example": _EXAMPLE_JWKS}},
+        },
+        HTTPStatus.NOT_MODIFIED: {"description": "Not changed"},
     },
     failures=[KeysUnavailable],
 )

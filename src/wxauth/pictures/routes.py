@@ -68,7 +68,9 @@ def _boundary_of(request: Request) -> bytes:
         raise InvalidRequest.of(_FIELD, "Must be multipart/form-data, as wx.uploadFile sends it")
     if len(options[b"boundary"]) not in _BOUNDARY_LENGTHS:
         lengths = f"{_BOUNDARY_LENGTHS.start} to {_BOUNDARY_LENGTHS.stop - 1}"
-        raise InvalidRequest(f"the boundary of a multipart body must have {lengths} characters", status=400)
+        raise InvalidRequest(
+            f"the boundary of a multipart body must have {lengths} characters", status=HTTPStatus.BAD_REQUEST
+        )
     return options[b"boundary"]
 
 
@@ -168,7 +170,7 @@ async def change_my_avatar(
     summary=_("Read a user's picture"),
     tag="avatars",
     responses={
-        200: {
+        HTTPStatus.OK: {
             "description": "The picture",
             "headers": {
                 name: {"schema": {"type": "string"}, "example": value}
@@ -176,7 +178,7 @@ async def change_my_avatar(
             },
             "content": {"image/jpeg": {"schema": _BINARY}, "image/png": {"schema": _BINARY}},
         },
-        304: {"description": "Not changed"},
+        HTTPStatus.NOT_MODIFIED: {"description": "Not changed"},
     },
     failures=[NotFound, StorageUnavailable],
 )

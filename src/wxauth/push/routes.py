@@ -1,5 +1,6 @@
 """The route `/v1/wechat/push/{app_id}` for messages that WeChat pushes."""
 
+from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import Depends
@@ -46,7 +47,7 @@ _MESSAGE: Final = {
 @router.get(
     PUSH_PATH,
     summary=_("Verify the push URL (called by WeChat)"),
-    responses={200: {"content": {"text/plain": {"example": "4375120948345356249"}}}},
+    responses={HTTPStatus.OK: {"content": {"text/plain": {"example": "4375120948345356249"}}}},
     failures=[_WRONG_ECHOSTR, *_REFUSALS],
     openapi_extra=text_parameters("signature", "timestamp", "nonce", "echostr"),
 )
@@ -62,7 +63,7 @@ async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesD
 @router.post(
     PUSH_PATH,
     summary=_("Receive a message from WeChat"),
-    responses={200: {"content": {"text/plain": {"example": "success"}}}},
+    responses={HTTPStatus.OK: {"content": {"text/plain": {"example": "success"}}}},
     failures=[_WRONG_BODY, PayloadTooLarge, *_REFUSALS, PushNotForwarded("push_forward: its status was 500")],
     openapi_extra={
         **text_parameters("signature", "timestamp", "nonce", "encrypt_type", "msg_signature"),

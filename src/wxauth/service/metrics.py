@@ -154,7 +154,7 @@ PrometheusMetricsDep = Annotated[PrometheusMetrics, Depends(provide(PrometheusMe
     "/metrics",
     summary=_("Prometheus metrics"),
     operation_id="read_metrics",
-    responses={200: {"content": {"text/plain": {"example": _EXAMPLE_METRICS}}}},
+    responses={HTTPStatus.OK: {"content": {"text/plain": {"example": _EXAMPLE_METRICS}}}},
 )
 async def metrics(prometheus_metrics: PrometheusMetricsDep) -> PlainTextResponse:
     """Return logins, refreshes, refusals, response times of WeChat and the database, and more, summed over all workers.

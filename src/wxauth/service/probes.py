@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import Depends
@@ -31,20 +32,21 @@ PROXY_NOTICE_SECONDS: Final = 2.0
 OK: Final = "ok"
 _EXAMPLE_READY: Final[dict[str, Any]] = {
     "status": "ready",
-    "checks": {"database": "ok", "schema": "ok", "signing_key": "ok"},
+    "checks": {"database": OK, "schema": OK, "signing_key": OK},
 }
 _EXAMPLE_NOT_READY: Final[dict[str, Any]] = {
     "status": "unavailable",
-    "checks": {"database": "ok", "schema": "behind: run 'wxauth migrate'", "signing_key": "not read yet"},
+    "checks": {"database": OK, "schema": "behind: run 'wxauth migrate'", "signing_key": "not read yet"},
 }
 router = Router("operations")
 log = get_logger()
 
 
 async def has_our_schema(database: Database) -> bool:
-    """Return whether the database responds and has a schema that this version does not refuse.
+    """Return whether the database responds and has a schema that this version does not refuse. Log why not.
 
-    The schema can lack the latest migrations. In this case, the service starts, but `/readyz` returns 503.
+    The lines share the interval of `outage_log`. The schema can lack the latest migrations. In this case, the service
+    starts, but `/readyz` returns 503.
     """
     try:
         revision = await current_revision(database)
@@ -118,7 +120,7 @@ ReadinessDep = Annotated[Readiness, Depends(provide(Readiness))]
     response_model=dict[str, str],
     summary=_("Check liveness"),
     operation_id="is_alive",
-    responses={200: {"content": {"application/json": {"example": {"status": "alive"}}}}},
+    responses={HTTPStatus.OK: {"content": {"application/json": {"example": {"status": "alive"}}}}},
 )
 async def livez() -> JSONResponse:
     """Return 200 while the process responds. The database is not checked."""
@@ -130,8 +132,8 @@ async def livez() -> JSONResponse:
     summary=_("Check readiness"),
     operation_id="is_ready",
     responses={
-        200: {"content": {"application/json": {"example": _EXAMPLE_READY}}},
-        503: {
+        HTTPStatus.OK: {"content": {"application/json": {"example": _EXAMPLE_READY}}},
+        HTTPStatus.SERVICE_UNAVAILABLE: {
             "description": "The process cannot serve requests, or is ending. `checks` contains the reason.",
             "content": {"application/json": {"example": _EXAMPLE_NOT_READY}},
         },

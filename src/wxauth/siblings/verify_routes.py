@@ -1,6 +1,7 @@
 """The routes `/v1/verify`, with which reverse proxies and gateways authorize the requests of users."""
 
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from string import ascii_letters, digits, punctuation
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, quote
@@ -167,7 +168,7 @@ def _header(description: str, example: str) -> dict[str, Any]:
 
 
 _AUTHORIZED_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {
+    HTTPStatus.OK: {
         "description": "The request is authorized, and the headers identify the user",
         "headers": {
             "X-Auth-User-Id": _header("The user's id (UUIDv7).", schemas.EXAMPLE_USER_ID),

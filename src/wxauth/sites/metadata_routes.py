@@ -1,6 +1,7 @@
 """The metadata of wxauth as an authorization server and OpenID provider (RFC 8414, OpenID Connect Discovery)."""
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.responses import JSONResponse
@@ -72,7 +73,7 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": _metadata("https://auth.example.com")}}}
+    HTTPStatus.OK: {"content": {"application/json": {"example": _metadata("https://auth.example.com")}}}
 }
 
 

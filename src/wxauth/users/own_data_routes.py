@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
 
@@ -68,7 +69,7 @@ _HEADERS: Final = {
     "Vary": "Authorization",
 }
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {
+    HTTPStatus.OK: {
         "description": "All data stored about the user",
         "headers": {name: {"schema": {"type": "string"}, "example": value} for name, value in _HEADERS.items()},
         "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_OWN_DATA}},

@@ -36,7 +36,7 @@ class Entails:
 
 # Every operation that takes an access token, even an optional one, can fail with these.
 GUARDED: Final[Sequence[Failure]] = (
-    InvalidRequest("there are two Authorization headers", status=400),
+    InvalidRequest("there are two Authorization headers", status=HTTPStatus.BAD_REQUEST),
     MissingToken,
     InvalidToken,
     TokenExpired,

@@ -5,6 +5,7 @@ FastAPI would parse the cookies of each request with `http.cookies`, whether or 
 versions of Python, FastAPI can read the cookies.
 """
 
+from http import HTTPStatus
 from typing import Final
 
 from starlette.requests import Request
@@ -37,5 +38,5 @@ def cookie_in(request: Request, name: str) -> str | None:
     pairs = (pair.decode("latin-1").partition("=") for pair in candidates)
     values = [value.strip(_SPACE) for key, _, value in pairs if key.strip(_SPACE) == name]
     if len(values) > 1:
-        raise InvalidRequest(f"Cookie must contain only one {name}", status=400)
+        raise InvalidRequest(f"Cookie must contain only one {name}", status=HTTPStatus.BAD_REQUEST)
     return values[0] if values else None

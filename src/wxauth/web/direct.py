@@ -7,6 +7,7 @@ a route when it is declared. See docs/contribute/decisions/0006-flattened-depend
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from types import NoneType
 from typing import Any, Final, Required, TypeVar, Unpack, get_type_hints
 
@@ -59,12 +60,12 @@ class DirectRoute(APIRoute):
         return_type = hints.pop("return", None)
         # The endpoint returns nothing, or sometimes a response that it has created.
         if return_type in (NoneType, Response | None):
-            declared.setdefault("status_code", 204)
+            declared.setdefault("status_code", HTTPStatus.NO_CONTENT)
             declared.setdefault("response_model", None)
         elif isinstance(return_type, type) and issubclass(return_type, Response):
             declared.setdefault("response_class", return_type)
         super().__init__(path, endpoint, summary=summary, **declared)
-        if self.dependencies or self.status_code not in (None, 200, 204):
+        if self.dependencies or self.status_code not in (None, HTTPStatus.OK, HTTPStatus.NO_CONTENT):
             raise TypeError(
                 f"{self.path}: a direct route takes dependencies only as parameters, and only status 200 or 204"
             )
@@ -76,11 +77,13 @@ class DirectRoute(APIRoute):
         self.app = self._serve  # in place of the handler that FastAPI has built
 
     def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
-        path_failures = [InvalidRequest(CONTROL_CHARACTERS_REFUSED, status=400)] if self.param_convertors else []
+        path_failures = (
+            [InvalidRequest(CONTROL_CHARACTERS_REFUSED, status=HTTPStatus.BAD_REQUEST)] if self.param_convertors else []
+        )
         entailed_failures = [failure for each in entailed for failure in each.failures]
         responses = failures_of(*path_failures, *entailed_failures, *failures)
-        if self.response_model is not None and 200 not in self.responses:
-            responses[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
+        if self.response_model is not None and HTTPStatus.OK not in self.responses:
+            responses[HTTPStatus.OK] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
         # An operation may return a page and problems with the same status, so the content types of both are documented.
         for status, response in self.responses.items():
             problems = responses.get(status, {}).get("content", {})

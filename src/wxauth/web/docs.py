@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from hashlib import sha256
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -69,7 +70,7 @@ def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
         **schemes,
     }
     for route, operation in _operations(schema, app.routes):
-        _correct_responses(operation["responses"], route.responses.get(200, {}))
+        _correct_responses(operation["responses"], route.responses.get(HTTPStatus.OK, {}))
         if route.body_field is not None:
             _restore_example(models, route.body_field.field_info.annotation)
     return schema

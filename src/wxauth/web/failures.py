@@ -1,6 +1,7 @@
 """The responses to failures: wxauth's own errors, routing errors, and exceptions that no route has caught."""
 
 from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 from typing import cast, get_args
 
 from fastapi import FastAPI
@@ -32,16 +33,16 @@ def _error_of(request: Request, exc: Exception) -> WxAuthError:
     match exc:
         case WxAuthError():
             return exc
-        case HTTPException(status_code=404):
+        case HTTPException(status_code=HTTPStatus.NOT_FOUND):
             return NotFound("this path doesn't exist" + _path_hint(request))
-        case HTTPException(status_code=405):
+        case HTTPException(status_code=HTTPStatus.METHOD_NOT_ALLOWED):
             routes = list(_routes_at(request, request.scope["path"]))
             allow = sorted({method for route in routes for method in route.methods or ()})
             return MethodNotAllowed(f"this path takes {', '.join(allow)}{_body_hint(routes)}", allow=allow)
         case HTTPException():
             return InvalidRequest("the request couldn't be read", status=exc.status_code)
         case ClientDisconnect():
-            return InvalidRequest("the client disconnected before its body was read", status=400)
+            return InvalidRequest("the client disconnected before its body was read", status=HTTPStatus.BAD_REQUEST)
         case _:  # the exception's own text could contain secrets
             return InternalError("the log has more under this request_id")
 

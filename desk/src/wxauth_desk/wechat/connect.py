@@ -174,7 +174,7 @@ def _error_page(error: _Error) -> Response:
     return _page(f"<h1>{error}</h1><p>{_ERROR_TEXTS[error]}</p>", status=HTTPStatus.BAD_REQUEST)
 
 
-def _page(body: str, *, status: int = 200) -> Response:
+def _page(body: str, *, status: int = HTTPStatus.OK) -> Response:
     html = (
         f'<!doctype html><html lang="zh-CN"><meta charset="utf-8"><title>微信（模拟）</title><body><main>{body}</main>'
     )

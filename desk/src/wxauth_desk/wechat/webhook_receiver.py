@@ -7,6 +7,7 @@ import time
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -76,7 +77,7 @@ class Receiver:
         )
         if answer == "hang":
             await asyncio.sleep(_HANG_SECONDS)
-        return Response(status_code=204 if answer == "hang" else answer)
+        return Response(status_code=HTTPStatus.NO_CONTENT if answer == "hang" else answer)
 
     async def _list_messages(self, _request: Request) -> Response:
         state = {"answer": self._behaviour.answer, "messages": list(self._messages)}

@@ -1,6 +1,7 @@
 """The routes for phones, which claim and decide scans, log in to sites in a web-view, and get id_tokens."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -139,7 +140,7 @@ async def claim_scan(
     "/v1/me/scans/{scan_id}/approve",
     summary=_("Approve a sign-in request"),
     response_model=NumberAnswer,
-    responses={204: {"description": "Approved: there is no number to show"}},
+    responses={HTTPStatus.NO_CONTENT: {"description": "Approved: there is no number to show"}},
     failures=[*PROOF_FAILURES, ScanOver, ScanTooFar, LoginTooOld],
 )
 async def approve_scan(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from hmac import compare_digest
+from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import Depends
@@ -51,15 +52,15 @@ class LoggingOut:
         try:
             parameters = parse_parameters(encoded_parameters)
         except OAuthError as exc:
-            return pages.message("wrong_logout", status=400, parameter=exc.parameter)
+            return pages.message("wrong_logout", status=HTTPStatus.BAD_REQUEST, parameter=exc.parameter)
         if parameters.repeated:
-            return pages.message("wrong_logout", status=400)
+            return pages.message("wrong_logout", status=HTTPStatus.BAD_REQUEST)
         if "id_token_hint" not in parameters:
             return await self._without_hint(parameters)
         hint = await self.id_tokens.read(parameters["id_token_hint"])
         client = None if hint is None else await find_site(self.database, hint.client_id)
         if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
-            return pages.message("wrong_logout", status=400)
+            return pages.message("wrong_logout", status=HTTPStatus.BAD_REQUEST)
         async with self.concurrency.of_session(hint.session_id, hint.user_id, ends_sessions=True):
             await end_web_session(self.database, self.clock, client.name, hint.session_id)
             # If the login of this browser belongs to the same user, even under a new id after a merge, it ends, too.

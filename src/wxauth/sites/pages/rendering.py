@@ -155,7 +155,7 @@ class Rendering:
         template: str,
         title: str,
         *,
-        status: int = 200,
+        status: int = HTTPStatus.OK,
         form_action: str | None = "'none'",
         frame_ancestors: str = "'none'",
         data: Mapping[str, Any] | None = None,
