@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from tempfile import gettempdir
 from types import GenericAlias
 from typing import Any, Final, NamedTuple, cast, get_args, get_type_hints
@@ -82,22 +82,21 @@ class NotesOnDisk:
 
     def notes_about(self, wanted: Wanted, users: Iterable[UserToImport], *, with_administrators: bool) -> Notes:
         """Return the notes about a batch and these users and, if wanted, all noted administrators."""
-        notes = Notes(
-            given=self._entries("given", wanted.identities),
-            identities=self._entries("identities", wanted.identities),
-            openids=self._entries("openids", wanted.unionids),
-            unionids=self._entries("unionids", [unionid for _, unionid in wanted.unionids]),
-            external_ids=self._entries("external_ids", wanted.external_ids),
-            former_ids=self._entries("former_ids", wanted.user_ids),
-            unionid_lines=self._entries("unionid_lines", [key.openid for key in wanted.identities]),
-        )
+        keys: dict[str, Iterable[object]] = {
+            "given": wanted.identities,
+            "identities": wanted.identities,
+            "openids": wanted.unionids,
+            "unionids": [unionid for _, unionid in wanted.unionids],
+            "external_ids": wanted.external_ids,
+            "former_ids": wanted.user_ids,
+            "unionid_lines": [key.openid for key in wanted.identities],
+        }
+        notes = Notes(**{kind: self._entries(kind, keys_of_kind) for kind, keys_of_kind in keys.items()})
         user_ids = {user.id for user in users}
         user_ids.update(wanted.user_ids, notes.unionids.values(), notes.external_ids.values())
         user_ids.update(identity.user_id for identity in notes.identities.values())
-        notes.users = self._entries("users", user_ids)
-        notes.first_lines = self._entries("first_lines", user_ids)
-        notes.apps_of_users = self._entries("apps_of_users", user_ids)
-        notes.consents = self._entries("consents", user_ids)
+        kinds_by_user = _ENTRY_PARSERS.keys() - keys.keys()
+        notes = replace(notes, **{kind: self._entries(kind, user_ids) for kind in kinds_by_user})
         if with_administrators:
             notes.users |= self._administrators()
         return notes
