@@ -17,9 +17,8 @@ from wxauth.errors import NotFound
 from wxauth.random_secrets import hash_of
 from wxauth.tokens import base64url
 
-QR_CODE_PATH: Final = (
-    "/d"  # before a scene in an ordinary QR code; without a scene, the page that users of devices open
-)
+# In an ordinary QR code, a scene follows. Without a scene, this is the page that the users of devices open.
+QR_CODE_PATH: Final = "/d"
 _SCENE_BYTES: Final = 16
 _SCENE_LENGTH: Final = 22  # `_SCENE_BYTES` in base64url without padding
 SCENE: Final = re.compile(rf"[A-Za-z0-9_-]{{{_SCENE_LENGTH}}}", re.ASCII)
