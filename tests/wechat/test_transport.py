@@ -370,6 +370,19 @@ async def test_a_connection_without_use_is_closed_after_a_while() -> None:
 
 
 @on_both_loops
+async def test_hosts_without_a_connection_leave_nothing_in_memory() -> None:
+    async with (
+        Upstream(OK) as kept,
+        Upstream(answer(BODY, headers="Connection: close\r\n")) as closed,
+        transport(idle_seconds=0.05) as way,
+    ):
+        await ask(way, kept.url)
+        await ask(way, closed.url)
+        assert len(way._idle) == 1
+        await until(lambda: not way._idle)
+
+
+@on_both_loops
 async def test_the_connection_used_last_is_used_next_and_surplus_connections_are_closed() -> None:
     gate = asyncio.Event()
 

@@ -18,9 +18,9 @@ from pydantic import SecretStr
 from wxauth.outbound.connecting import Connector, Origin, Proxy, ProxyFailed, Resolve
 from wxauth.outbound.connection import Connection, HttpAnswer
 
-DEFAULT_MAX_BODY: Final = 64 * 1024
-DEFAULT_MAX_CONNECTIONS: Final = 256  # requests in progress
-MAX_IDLE: Final = 128  # connections to one origin
+DEFAULT_MAX_BODY: Final = 64 * 1024  # WeChat's JSON needs a few KB
+DEFAULT_MAX_CONNECTIONS: Final = 256  # in progress: about the logins that a process serves in 0.3 s
+MAX_IDLE: Final = 128  # connections to one origin; more are needed only while its responses are slow
 DEFAULT_IDLE_SECONDS: Final = 30.0
 ANSWER: Final = "wxauth.answer"  # the response extension with the `HttpAnswer`
 SHORTEST_SECONDS: Final = 0.05  # with less time, the response would be too late, so the request isn't sent
@@ -161,22 +161,25 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._usual_seconds += (loop.time() - asked_at - self._usual_seconds) * _WEIGHT_OF_LATEST
 
     def _keep(self, connection: Connection, origin: Origin) -> None:
-        idle = self._idle.setdefault(origin, [])
+        idle = self._idle.get(origin, [])
         if self._is_closed or not connection.can_be_kept or len(idle) >= MAX_IDLE:
             connection.end()
             return
         connection.keep(self._idle_seconds)
         idle.append(connection)
+        self._idle[origin] = idle
         if self._stale_timer is None:
             self._stale_timer = asyncio.get_running_loop().call_at(connection.stale_at, self._close_stale)
 
     def _close_stale(self) -> None:
         now = asyncio.get_running_loop().time()
-        for connections in self._idle.values():
+        for origin, connections in list(self._idle.items()):
             for connection in connections:
                 if connection.stale_at <= now:
                     connection.end()
             connections[:] = [connection for connection in connections if connection.stale_at > now]
+            if not connections:  # clients choose some of the origins, so there can be any number of them
+                del self._idle[origin]
         self._stale_timer = None
         next_stale_at = min(
             (connection.stale_at for connection in chain.from_iterable(self._idle.values())), default=None
