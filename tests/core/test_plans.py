@@ -99,6 +99,16 @@ def text_of(kinds: Mapping[str, Mapping[str, Any]], name: str) -> str:
     return f"{name}\n" + "".join(f"  {', '.join(of)}:\n{lines}" for lines, of in made.items())
 
 
+async def test_after_statistics_of_one_user_the_newest_session_is_found_by_its_user(rows: Rows) -> None:
+    await plant(rows)
+    await rows.execute("UPDATE sessions SET user_id = lpad('1', 32, '0')::uuid, openid = 'x1'")
+    await rows.execute("VACUUM ANALYZE")
+    plans = await generic_plans(rows)
+    for name in ("siblings.queries._SIGNER_FOR_OPENID", "siblings.queries._SIGNER_FOR_USER"):
+        (found,) = [line_of(part) for _, part in parts_of(plans[name]) if part.get("Relation Name") == "sessions"]
+        assert "by sessions_user_id_id_idx" in found
+
+
 async def test_each_plan_is_that_of_the_files(rows: Rows, request: pytest.FixtureRequest) -> None:
     if rows.get_server_version().major != PLANNED_BY:
         pytest.skip(f"the files have the plans of PostgreSQL {PLANNED_BY}")

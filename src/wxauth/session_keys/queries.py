@@ -50,9 +50,11 @@ class SealedSessionKey:
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
        (SELECT s.session_key FROM sessions s
-         -- no `pair_range`: without statistics, PostgreSQL expects a ninth of all rows in a range of pairs
-         WHERE s.user_id = i.user_id AND s.app_id = i.app_id AND s.openid = i.openid AND s.client_id IS NULL
-         ORDER BY s.id DESC LIMIT 1) AS sealed
+         -- with an equality, PostgreSQL might read all sessions in the order of their ids (see `pair_range`), and
+         -- without statistics it expects a ninth of all rows in a range of pairs
+         WHERE s.user_id BETWEEN i.user_id AND i.user_id
+           AND s.app_id = i.app_id AND s.openid = i.openid AND s.client_id IS NULL
+         ORDER BY s.user_id DESC, s.id DESC LIMIT 1) AS sealed
   FROM identities i JOIN users ON users.id = i.user_id
  WHERE i.app_id = :app_id AND """
 KEY_OF_OPENID_FRAGMENT: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
@@ -87,8 +89,8 @@ WITH free AS (
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
 UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 """)
-# The conditions are those of `READ_USER_IN_SESSION` but for removed websites, because `/v1/me/decrypt` refuses the
-# tokens of websites.
+# The conditions are those of `READ_USER_IN_SESSION` but for removed sites, because `/v1/me/decrypt` refuses the tokens
+# of sites.
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
 SELECT s.app_id, s.openid, (
            SELECT newest.session_key FROM sessions newest
