@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-_MAX_TITLE_LENGTH: Final = 64
+MAX_TITLE_LENGTH: Final = 64
 
 # The following texts are sets of characters, to be written between the brackets of a regular expression.
 # The marks of Latin, Greek and Cyrillic letters can be stacked without a limit.
@@ -70,4 +70,4 @@ def is_title(text: str) -> bool:
     is_one_line = text.splitlines() == [text]
     words = " ".join(text.split())
     is_clean = words != "" and "\t" not in text and clean_text(text) == words
-    return len(text) <= _MAX_TITLE_LENGTH and is_one_line and is_clean
+    return len(text) <= MAX_TITLE_LENGTH and is_one_line and is_clean

@@ -1,19 +1,42 @@
-"""Guides, examples and declarations repeat limits from the code. If they differ, a test says what to change."""
+"""Guides, examples, declarations and texts repeat limits of the code. If they differ, a test says what to change."""
 
 import re
 from datetime import timedelta
-from typing import NamedTuple
+from math import ceil
+from typing import NamedTuple, get_args
 
 import pytest
 
 from tests.docs import ROOT, openapi
-from wxauth.clients.models import OPTIONS
+from wxauth.apps import registry
+from wxauth.checks.database import STUCK_AFTER
+from wxauth.clients import clients
+from wxauth.clients.models import CLIENT_NAME_PATTERN, OPTIONS
+from wxauth.clients.service_clients import OPERATIONS_PER_SECOND, ClientOperation
 from wxauth.console.links import LINK_LIFETIME
+from wxauth.core.connecting import DEADLINES
 from wxauth.core.users import PROFILE_FIELDS
+from wxauth.events import webhooks
+from wxauth.housekeeping import housekeeping
+from wxauth.import_export.importing import PAUSES_SECONDS
+from wxauth.keys import keyring
+from wxauth.keys.models import JWKS_MAX_AGE, SIGNS_AFTER
 from wxauth.limits import queries as rates
+from wxauth.pictures import thumbnails
 from wxauth.pictures.avatars import MAX_FILE_BYTES
-from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME, ProfileChange
+from wxauth.service.probes import DATABASE_CHECKS_MAX_AGE
+from wxauth.settings import apps, roles
+from wxauth.siblings.user_routes import MAX_LOOKED_UP
+from wxauth.siblings.wechat_routes import LOOKED_WITHIN
+from wxauth.sites.door import CLAIM_LASTS
+from wxauth.texts import MAX_TITLE_LENGTH
+from wxauth.users import attributes, ids
+from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME, MAX_REASON, ProfileChange
+from wxauth.users.search_queries import MIN_INDEXED_LENGTH
+from wxauth.users.window_queries import SEARCH_SECONDS
 from wxauth.web.edge import MAX_FIELDS, MAX_HEAD, MAX_PARAMETERS, MAX_TARGET
+from wxauth.wechat import received
+from wxauth.wechat.messages import MAX_TIMESTAMP_DIFFERENCE
 
 pytestmark = pytest.mark.no_database
 
@@ -27,17 +50,47 @@ class Limit(NamedTuple):
 
 
 KIBIBYTE = 1024
-WORDS = {"five": "5", "twenty": "20", "五": "5"}
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+WORDS = {
+    "a": "1",
+    "an": "1",
+    "two": "2",
+    "three": "3",
+    "five": "5",
+    "six": "6",
+    "ten": "10",
+    "twenty": "20",
+    "五": "5",
+}
 HTTP = ("docs/reference/http.md", "docs/zh/reference/http.md")
 ERRORS = ("docs/reference/errors.md", "docs/zh/reference/errors.md")
+TEXTS = "console/page/texts.json"
+LOGO = ("settings/apps", "cli/apps", "cli/clients", "clients/models", TEXTS)
 NOT_SAID = {
     "ASSERTIONS": "each may be used once",
-    "CONSENTS_GIVEN": "nobody agrees so often",
     "EXPORTS": "pages say `once a minute`",
-    "PICTURES": "nobody changes a picture so often",
-    "PROFILE_CHANGES": "nobody changes a profile so often",
 }
 """The rates whose numbers no page says, and why."""
+
+
+def said(module: str, value: int, pattern: str, *files: str) -> Limit:
+    """Return a limit in a module of wxauth, which these modules or files repeat in texts that this pattern finds."""
+    paths = [f"src/wxauth/{file}" if "." in file else f"src/wxauth/{file}.py" for file in files]
+    return Limit(f"src/wxauth/{module}.py", value, dict.fromkeys(paths, pattern))
+
+
+def most_in(pattern: str) -> int:
+    """Return the largest number of repetitions in a pattern, such as 31 in `[a-z][a-z0-9]{0,31}`."""
+    (most,) = re.findall(r",(\d+)\}", pattern)
+    return int(most)
+
+
+def seconds_until_known(refresh_pause: float) -> int:
+    """Return when each process has read a change: after a pause and the slowest statement, in multiples of 5 s."""
+    return 5 * ceil((refresh_pause + DEADLINES.total) / 5)
+
+
 LIMITS = {
     "PHONE_CODES": Limit(
         "src/wxauth/limits/queries.py",
@@ -45,6 +98,7 @@ LIMITS = {
         {
             "docs/build/wechat.md": r"a user can send (\w+) phone codes per hour",
             "docs/zh/build/wechat.md": r"每小时最多提交 (\d+) 个手机号 code",
+            "src/wxauth/phones/routes.py": r"After (\d+) codes in an hour",
         },
     ),
     "USER_CODES": Limit(
@@ -105,20 +159,210 @@ LIMITS = {
     ),
     "LINK_LIFETIME": Limit(
         "src/wxauth/console/links.py",
-        LINK_LIFETIME // timedelta(minutes=1),
+        LINK_LIFETIME // MINUTE,
         {
             "docs/manage/console.md": r"within (\d+) minutes and never share",
             "docs/zh/manage/console.md": r"在 (\d+) 分钟内，你可以用这个网址",
             "docs/reference/security.md": r"to the console works once and expires after (\d+) minutes",
             "docs/zh/reference/security.md": r"管理后台的登录链接只能使用一次，(\d+) 分钟后失效",
             "src/wxauth/cli/admin.py": r"expires\s+after (\d+) minutes\. Without",
-            "src/wxauth/console/page/texts.json": r"works only once and expires after (\d+) minutes",
+            f"src/wxauth/{TEXTS}": r"works only once and expires after (\d+) minutes",
         },
     ),
     "MAX_FILE_BYTES": Limit(
         "src/wxauth/pictures/avatars.py",
         MAX_FILE_BYTES // KIBIBYTE**2,
-        dict.fromkeys((*HTTP, *ERRORS), r"(\d+) MiB"),
+        {
+            **dict.fromkeys((*HTTP, *ERRORS, "src/wxauth/pictures/routes.py"), r"(\d+) MiB"),
+            "src/wxauth/errors.py": r"Pictures can be up to (\d+) MB",
+        },
+    ),
+    "CONSENTS_GIVEN": said(
+        "limits/queries", rates.CONSENTS_GIVEN.at_most, r"After (\d+)\s+consents in an hour", "users/account_routes"
+    ),
+    "PROFILE_CHANGES": said(
+        "limits/queries", rates.PROFILE_CHANGES.at_most, r"After (\d+) changes in an hour", "users/account_routes"
+    ),
+    "PICTURES": said("limits/queries", rates.PICTURES.at_most, r"After (\d+) pictures in an hour", "pictures/routes"),
+    "MAX_PIXELS": said(
+        "pictures/thumbnails", thumbnails.MAX_PIXELS // KIBIBYTE**2, r"PNG of [^,]* (\d+) megapixels", "pictures/routes"
+    ),
+    "MAX_WEBP_PIXELS": said(
+        "pictures/thumbnails",
+        thumbnails.MAX_WEBP_PIXELS // KIBIBYTE**2,
+        r"WebP of [^,]* (\d+) megapixels",
+        "pictures/routes",
+    ),
+    "THUMBNAIL_SIDE": said(
+        "pictures/thumbnails", thumbnails.THUMBNAIL_SIDE, r"has at most (\d+) pixels", "pictures/routes"
+    ),
+    "MAX_LOGO_BYTES": said("settings/apps", apps.MAX_LOGO_BYTES // KIBIBYTE, r"up to (\d+) KiB", *LOGO),
+    "MAX_LOGO_SIDE": said("settings/apps", apps.MAX_LOGO_SIDE, r"(\d+) ×|(?<=× )(\d+)", *LOGO),
+    "MAX_TITLE_LENGTH": said(
+        "texts", MAX_TITLE_LENGTH, r"must be 1 to (\d+) characters[,\"]", "settings/types", "clients/documents"
+    ),
+    "CLIENT_NAME_PATTERN": said(
+        "clients/models",
+        1 + most_in(CLIENT_NAME_PATTERN),
+        r"(\d+) characters \(a-z, 0-9, _ and -\) and begin",
+        "clients/rules",
+        "cli/webhooks",
+    ),
+    "ROLE_PATTERN": said(
+        "settings/roles",
+        1 + most_in(roles.ROLE_PATTERN),
+        r"(?:1|up) to (\d+) characters \(a-z, 0-9, _ and -\)",
+        "import_export/lines",
+        "cli/users",
+    ),
+    "MAX_ROLES": said("settings/roles", roles.MAX_ROLES, r"up to (\d+) role names", "import_export/lines"),
+    "ATTRIBUTE_NAME": said(
+        "settings/roles",
+        1 + most_in(roles.ATTRIBUTE_NAME.pattern),
+        r"1 to (\d+) characters \(a-z",
+        "import_export/files",
+        "users/attributes",
+    ),
+    "MAX_BYTES": said("users/attributes", attributes.MAX_BYTES, r"object of up to (\d+) bytes", "import_export/lines"),
+    "MAX_NAMES": said("users/attributes", attributes.MAX_NAMES, r"bytes with up to (\d+) names", "import_export/lines"),
+    "MAX_DEPTH": said("users/attributes", attributes.MAX_DEPTH, r"nested at most (\d+) levels", "import_export/lines"),
+    "MAX_ID_LENGTH": said(
+        "users/ids", ids.MAX_ID_LENGTH, r"(?:openid from WeChat \(6|text of 1) to (\d+) ", "import_export/lines"
+    ),
+    "Unionid": said(
+        "users/ids",
+        most_in(get_args(ids.Unionid)[1].pattern),
+        r"unionid from WeChat \(24 to (\d+) ",
+        "import_export/lines",
+    ),
+    "MAX_REASON": said(
+        "users/schemas",
+        MAX_REASON,
+        r"reason.*[Aa]t most (\d+) characters|up to (\d+) characters, without",
+        "import_export/lines",
+        "cli/users",
+        TEXTS,
+    ),
+    "MAX_OPEN_SESSIONS": said(
+        "settings/apps",
+        apps.MAX_OPEN_SESSIONS,
+        r"the (\d+) newest|1 to (\d+)\. When",
+        "users/account_routes",
+        TEXTS,
+    ),
+    "MAX_LOOKED_UP": said("siblings/user_routes", MAX_LOOKED_UP, r"Return up to (\d+) users", "siblings/user_routes"),
+    "SIGN": said(
+        "clients/service_clients",
+        OPERATIONS_PER_SECOND[ClientOperation.SIGN],
+        r"can sign (\d+) times a second in each\s+process, and",
+        "siblings/wechat_routes",
+    ),
+    "SIGN_CHECK": said(
+        "clients/service_clients",
+        OPERATIONS_PER_SECOND[ClientOperation.SIGN_CHECK],
+        r"have (\w+) of these signatures checked",
+        "siblings/wechat_routes",
+    ),
+    "JS_SIGN": said(
+        "clients/service_clients",
+        OPERATIONS_PER_SECOND[ClientOperation.JS_SIGN],
+        r"can sign (\d+) times a second in\s+each process\.",
+        "siblings/wechat_routes",
+    ),
+    "LOOKED_WITHIN": said(
+        "siblings/wechat_routes",
+        LOOKED_WITHIN // MINUTE,
+        r"not asked WeChat for (\w+) minute",
+        "siblings/wechat_routes",
+    ),
+    "MIN_INDEXED_LENGTH": said(
+        "users/search_queries", MIN_INDEXED_LENGTH, r"least (\w+) characters of the nickname", TEXTS
+    ),
+    "SEARCH_SECONDS": said(
+        "users/window_queries",
+        int(SEARCH_SECONDS),
+        r"search stopped after (\w+) second",
+        "users/schemas",
+        "users/admin_routes",
+    ),
+    "DATABASE_CHECKS_MAX_AGE": said(
+        "service/probes", DATABASE_CHECKS_MAX_AGE // SECOND, r"at most once (\w+) second", "service/probes"
+    ),
+    "clients.FORMER_SECRET_KEPT": said(
+        "clients/clients",
+        clients.FORMER_SECRET_KEPT // HOUR,
+        r"previous secret works for another (\d+) hours",
+        "clients/routes",
+        "cli/clients",
+        TEXTS,
+    ),
+    "webhooks.FORMER_SECRET_KEPT": said(
+        "events/webhooks",
+        webhooks.FORMER_SECRET_KEPT // HOUR,
+        r"For (?:another )?(\d+) hours",
+        "events/webhook_routes",
+        "cli/webhooks",
+    ),
+    "STUCK_AFTER": said("checks/database", STUCK_AFTER // HOUR, r"for (\w+) hour", "checks/database"),
+    "REFUSALS_KEPT": said(
+        "housekeeping/housekeeping",
+        housekeeping.REFUSALS_KEPT // DAY,
+        r"(?:refused [^.]* the last|are kept for) (\d+) days",
+        "login/staff_routes",
+        TEXTS,
+    ),
+    "DELIVERIES_KEPT": said(
+        "housekeeping/housekeeping",
+        housekeeping.DELIVERIES_KEPT // DAY,
+        r"deliveries of the last (\d+) days",
+        "events/webhook_routes",
+    ),
+    "registry.REFRESH_PAUSE_SECONDS": said(
+        "apps/registry",
+        seconds_until_known(registry.REFRESH_PAUSE_SECONDS),
+        r"within (\d+) s",
+        "apps/registry",
+        "cli/apps",
+    ),
+    "keyring.REFRESH_PAUSE_SECONDS": said(
+        "keys/keyring", seconds_until_known(keyring.REFRESH_PAUSE_SECONDS), r"within (\d+) seconds", "keys/routes"
+    ),
+    "JWKS_MAX_AGE": said(
+        "keys/models",
+        JWKS_MAX_AGE // 60,
+        r"(?:response for|fuses? them within|reject them within|for more than) (\w+) minutes",
+        "keys/routes",
+        "cli/keys",
+        "checks/issuer",
+    ),
+    "SIGNS_AFTER": said(
+        "keys/models", SIGNS_AFTER // MINUTE, r"sign (?:tokens )?(\w+) minutes later", "keys/routes", TEXTS
+    ),
+    "PAUSES_SECONDS": said(
+        "import_export/importing", sum(PAUSES_SECONDS) // 60, r"retries for (\w+) minutes", "cli/import_export"
+    ),
+    "CLAIM_LASTS": said(
+        "sites/door", CLAIM_LASTS // MINUTE, r"(\w+) minute, or until the decision", "sites/doors/scan_routes"
+    ),
+    "MAX_WATERMARK_AGE": said(
+        "wechat/received",
+        received.MAX_WATERMARK_AGE // DAY,
+        r"more than (\w+) day old",
+        "wechat/received",
+        "session_keys/routes",
+    ),
+    "MAX_CLOCK_LEAD": said(
+        "wechat/received",
+        received.MAX_CLOCK_LEAD // MINUTE,
+        r"more than (\w+) minutes in the future",
+        "session_keys/routes",
+    ),
+    "MAX_TIMESTAMP_DIFFERENCE": said(
+        "wechat/messages",
+        MAX_TIMESTAMP_DIFFERENCE // MINUTE,
+        r"(?:at most|more than) (\w+) minutes",
+        "wechat/messages",
+        "push/routes",
     ),
 }
 
@@ -126,7 +370,10 @@ LIMITS = {
 @pytest.mark.parametrize("name", LIMITS)
 def test_each_page_repeats_the_limit_of_the_code(name: str) -> None:
     place, value, repeated = LIMITS[name]
-    said = {file: re.findall(pattern, (ROOT / file).read_text("utf-8")) for file, pattern in repeated.items()}
+    said = {
+        file: [match[match.lastindex or 0] for match in re.finditer(pattern, (ROOT / file).read_text("utf-8"))]
+        for file, pattern in repeated.items()
+    }
     silent = [file for file, found in said.items() if not found]
     assert not silent, f"{', '.join(silent)} no longer says what {name} is: mend the pattern in LIMITS of this test"
     wrong = {file: found for file, found in said.items() if {int(WORDS.get(each, each)) for each in found} != {value}}

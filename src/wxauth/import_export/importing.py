@@ -36,7 +36,7 @@ LINES_PER_BATCH: Final = 1000  # logins of these lines' users wait for the end o
 USUAL_OPENID_LENGTH: Final = 28  # WeChat does not guarantee it
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
 # Ten minutes in all are longer than a failover or a restart of the database.
-_PAUSES_SECONDS: Final = (1, 2, 4, 8, 15, *[30] * 19)
+PAUSES_SECONDS: Final = (1, 2, 4, 8, 15, *[30] * 19)
 
 _ReadableLines = Sequence[tuple[int, Line]]  # with their numbers
 _Outcome = LineOutcome | LineRefused
@@ -177,7 +177,7 @@ class _BatchImporter:
         """Import lines as one batch. If the database does not accept it, try again with smaller batches."""
         outcomes: list[_Outcome] = []
         batches = [lines] if lines else []
-        pauses = iter(_PAUSES_SECONDS)
+        pauses = iter(PAUSES_SECONDS)
         while batches:
             next_batch, *later_batches = batches
             try:

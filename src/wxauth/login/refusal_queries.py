@@ -57,7 +57,7 @@ class Refusal(SQLModel):
     )
     request_id: str = Field(
         sa_type=Text,
-        description="At most 64 characters.",
+        description=f"At most {MAX_REQUEST_ID} characters.",
         schema_extra={"examples": ["0f8fad5bd9cb469fa16570867728950e"]},
     )
     count: int = Field(

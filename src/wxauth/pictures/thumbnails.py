@@ -26,7 +26,7 @@ MAX_PIXELS: Final = 4096 * 4096  # a phone's 12 megapixels; decoding takes up to
 MAX_WEBP_PIXELS: Final = 2048 * 2048  # the decoder holds the GIL: `MAX_PIXELS` would block the event loop for 100 ms
 # Pillow stores a pointer for each row: one pixel in each of `MAX_PIXELS` rows would need 128 MiB.
 MAX_SIDE: Final = 16384
-_THUMBNAIL_SIDE: Final = 512  # pixels, of the longer side
+THUMBNAIL_SIDE: Final = 512  # pixels, of the longer side
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _JPEG_QUALITY: Final = 85
@@ -174,7 +174,7 @@ def thumbnail_of(file: bytes) -> Thumbnail:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:
             _check_size(image, max_pixels)
             # Pillow can reduce a JPEG while decoding it. Pillow never reduces a picture below the size given here.
-            draft_side = int(_THUMBNAIL_SIDE * _DRAFT_FACTOR)
+            draft_side = int(THUMBNAIL_SIDE * _DRAFT_FACTOR)
             image.draft(None, (draft_side, draft_side))
             image.load()
             return _encoded(_upright(_shrunk(image)))
@@ -204,7 +204,7 @@ def _shrunk(image: "Image") -> "Image":
     mode = "RGBA" if image.has_transparency_data else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
-    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Resampling.LANCZOS, reducing_gap=_DRAFT_FACTOR)
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Resampling.LANCZOS, reducing_gap=_DRAFT_FACTOR)
     return image
 
 

@@ -25,7 +25,7 @@ from wxauth.keys.keyring import KeyRing
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 
-_DATABASE_CHECKS_MAX_AGE: Final = timedelta(seconds=1)
+DATABASE_CHECKS_MAX_AGE: Final = timedelta(seconds=1)
 # The process still serves requests for this time after SIGTERM, because a proxy might not have noticed yet that it is
 # ending.
 PROXY_NOTICE_SECONDS: Final = 2.0
@@ -93,7 +93,7 @@ class Readiness:
         now = self.clock()
         # With `abs`, a clock that was set back does not prevent checks.
         is_old = (
-            self._latest_check_began_at is None or abs(now - self._latest_check_began_at) >= _DATABASE_CHECKS_MAX_AGE
+            self._latest_check_began_at is None or abs(now - self._latest_check_began_at) >= DATABASE_CHECKS_MAX_AGE
         )
         if self._latest_check is None or (self._latest_check.done() and is_old):
             self._latest_check_began_at = now

@@ -28,13 +28,14 @@ from wxauth.settings.secrets import AppSecret, PushAesKey, PushToken
 from wxauth.settings.types import Lower, OrNone, check_title, checked, json_like
 from wxauth.settings.urls import HookUrl, HostName
 from wxauth.text_errors import WrongValue
+from wxauth.texts import MAX_TITLE_LENGTH
 
 PUSH_PATH: Final = "/v1/wechat/push/{app_id}"  # the operator enters the URL with this path in WeChat's console
 # Housekeeping ends the oldest sessions of an identity above this number. Without this limit, repeated logins would fill
 # the list of sessions.
 MAX_OPEN_SESSIONS: Final = 100
-_MAX_LOGO_BYTES: Final = 32 * 1024
-_MAX_LOGO_SIDE: Final = 1024  # pixels: a phone decodes the whole picture
+MAX_LOGO_BYTES: Final = 32 * 1024
+MAX_LOGO_SIDE: Final = 1024  # pixels: a phone decodes the whole picture
 
 
 def picture_url(content: bytes) -> str:
@@ -44,7 +45,7 @@ def picture_url(content: bytes) -> str:
 
     # Pillow raises errors of many classes for a damaged picture.
     with suppress(Exception), Image.open(BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
-        if len(content) <= _MAX_LOGO_BYTES and max(image.size) <= _MAX_LOGO_SIDE and image.format:
+        if len(content) <= MAX_LOGO_BYTES and max(image.size) <= MAX_LOGO_SIDE and image.format:
             image.load()
             # MPO is Pillow's name for a JPEG that contains a second picture.
             kind = image.format.lower().replace("mpo", "jpeg")
@@ -87,7 +88,9 @@ APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 AppId = Annotated[str, StringConstraints(pattern=f"^{APP_ID.pattern}$")]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
 # The constraints state the limits of `check_title` for the OpenAPI document.
-AppTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), checked(check_title)]
+AppTitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TITLE_LENGTH), checked(check_title)
+]
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 MaxSessions = Annotated[int, Field(ge=1, le=MAX_OPEN_SESSIONS, strict=True)]

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.wechat.received import is_placeholder
 
-_MAX_LENGTH: Final = 128
+MAX_ID_LENGTH: Final = 128
 LOOKS_LIKE: Final = "looks_like"
 """The type of the error that names the probable kind of a text, but not the text."""
 # The patterns match texts in lower case, normalized (NFKC), without white space around them.
@@ -52,7 +52,7 @@ def _refuse_mistaken(patterns: dict[str, Text], value: object) -> object:
     if not isinstance(value, str):
         return value
     # Normalizing n combining marks that are out of order takes n² steps. A later check refuses texts that are too long.
-    text = unicodedata.normalize("NFKC", value[: _MAX_LENGTH + 1]).strip().lower()
+    text = unicodedata.normalize("NFKC", value[: MAX_ID_LENGTH + 1]).strip().lower()
     for pattern, description in patterns.items():
         if re.fullmatch(pattern, text, re.DOTALL):
             message = "Must be only the ID, but the value looks like {it}"
@@ -63,7 +63,7 @@ def _refuse_mistaken(patterns: dict[str, Text], value: object) -> object:
 # WeChat does not document the length of its ids. Most have 28 characters, but the patterns also allow other lengths.
 Openid = Annotated[
     str,
-    StringConstraints(pattern=rf"^[A-Za-z0-9_-]{{6,{_MAX_LENGTH}}}$"),
+    StringConstraints(pattern=rf"^[A-Za-z0-9_-]{{6,{MAX_ID_LENGTH}}}$"),
     BeforeValidator(partial(_refuse_mistaken, _MISTAKEN | _MISTAKEN_FOR_OPENID)),
     AfterValidator(_refuse_placeholder),
 ]
@@ -73,7 +73,7 @@ Unionid = Annotated[
 ]
 ExternalId = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=_MAX_LENGTH),
+    StringConstraints(min_length=1, max_length=MAX_ID_LENGTH),
     _NotMistaken,
     AfterValidator(refuse_invisible),
     AfterValidator(_refuse_placeholder),

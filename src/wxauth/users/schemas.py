@@ -61,6 +61,7 @@ _HTTPS_URL: Final = re.compile(
 AVATARS_PATH: Final = "/v1/avatars/"
 MAX_NICKNAME: Final = 64  # guides and examples that repeat it are in tests/repository/test_limits.py
 MAX_AVATAR_URL: Final = 2048
+MAX_REASON: Final = 500
 MAX_CONSENTS_PER_PAGE: Final = 100
 
 
@@ -74,7 +75,7 @@ def _without_duplicates(roles: list[str]) -> list[str]:
 Roles = Annotated[list[Role], AfterValidator(_without_duplicates)]
 Reason = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, max_length=500, pattern=TEXT),
+    StringConstraints(strip_whitespace=True, max_length=MAX_REASON, pattern=TEXT),
     AfterValidator(lambda reason: reason or None),
 ]
 """An empty reason becomes None, so a field has the type `Reason | None`."""

@@ -73,7 +73,7 @@ class TermKind(StrEnum):
 
 
 WINDOWS: Final = (1_000, 100_000)  # of the first statement and of each further one, which takes 30 to 100 ms
-_MIN_INDEXED_LENGTH: Final = 2  # the index contains pairs of characters
+MIN_INDEXED_LENGTH: Final = 2  # the index contains pairs of characters
 IDENTITIES_FRAGMENT: Final = """(
     SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
                               ORDER BY i.created_at, i.app_id, i.openid), '[]')
@@ -148,7 +148,7 @@ async def find_users(
         return Page.of(await users_between(before, FIRST_ID, query.limit + 1), query.limit)
     # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
     # remaining users. The search with the index has no other filters.
-    is_indexed = filters.keys() == {"part"} and len(filters["part"]) >= _MIN_INDEXED_LENGTH
+    is_indexed = filters.keys() == {"part"} and len(filters["part"]) >= MIN_INDEXED_LENGTH
     users_with_rare_part = partial(_users_between, database, {"rare_part": query.q}, only_admins=False)
     return await search_in_windows(
         database,

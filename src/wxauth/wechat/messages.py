@@ -36,7 +36,7 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 _TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat writes ten digits, which suffice from 2001 to 2286
 _OPENID_OR_NONCE: Final = re.compile(r"[!-~]{1,128}")
 # WeChat signs a message when it sends it, and resends within seconds.
-_MAX_TIMESTAMP_DIFFERENCE: Final = timedelta(minutes=5)
+MAX_TIMESTAMP_DIFFERENCE: Final = timedelta(minutes=5)
 # In the plaintext of a message, these parts come before the message itself.
 _RANDOM_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
@@ -182,7 +182,7 @@ def check_signature(
     is_well_formed = _TIMESTAMP.fullmatch(timestamp) is not None and _OPENID_OR_NONCE.fullmatch(nonce) is not None
     if not is_equal or not is_well_formed:
         raise InvalidSignature(f"{name} is not that of this app's push_token")
-    if abs(now.timestamp() - int(timestamp)) > _MAX_TIMESTAMP_DIFFERENCE.total_seconds():
+    if abs(now.timestamp() - int(timestamp)) > MAX_TIMESTAMP_DIFFERENCE.total_seconds():
         raise InvalidSignature("the timestamp is more than five minutes from this server's time")
 
 

@@ -26,8 +26,8 @@ from wxauth_guard.errors import InvalidRequest
 
 BLOCK_BYTES: Final = 16  # of AES, and so of an iv and of a session_key
 # Without a limit, captured data would work forever.
-_MAX_WATERMARK_AGE: Final = timedelta(days=1)
-_MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
+MAX_WATERMARK_AGE: Final = timedelta(days=1)
+MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
 
 # This undoes what forms, URLs and text fields do to base64.
 _BASE64_REPAIRS: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
@@ -94,9 +94,9 @@ def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) ->
             raise InvalidRequest.of("encrypted_data", "Has no watermark")
     if watermarked != app_id:
         raise InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
-    if age > _MAX_WATERMARK_AGE.total_seconds():
+    if age > MAX_WATERMARK_AGE.total_seconds():
         raise InvalidRequest.of("encrypted_data", "The watermark is more than a day old")
-    if age < -_MAX_CLOCK_LEAD.total_seconds():
+    if age < -MAX_CLOCK_LEAD.total_seconds():
         raise InvalidRequest.of("encrypted_data", "The watermark is in the future")
 
 
