@@ -100,7 +100,7 @@ def _read_table() -> Iterator[Errcode]:
             yield Errcode(
                 number=int(number),
                 meaning=Text(meaning) if meaning else None,
-                remedy=_REMEDIES.get(remedy) or Text(remedy),
+                remedy=Text(remedy) if " " in remedy else _REMEDIES[remedy],  # a single word is a key
                 error=getattr(errors, error) if error else WeChatBadResponse,
                 retry_after=int(retry_after) if retry_after else None,
                 at=at.split(),
