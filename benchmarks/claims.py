@@ -83,7 +83,7 @@ def _cost(issuer: TokenIssuer, key: SigningKey, template: Template | None) -> fl
                 app_id=USER.app_id,
                 openid=USER.openid,
                 roles=USER.roles,
-                now=now,
+                issued_at=now,
                 expires_in=900,
                 added=filled_claims(template, USER, may_contain_roles=True),
             ),

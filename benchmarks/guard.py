@@ -149,7 +149,7 @@ def tokens() -> Iterator[str]:
                 app_id="wx0123456789abcdef",
                 openid="o6_bmjrPTlm6_2sgVt7hMZOPfL2M",
                 roles=["admin"],
-                now=int(time()),
+                issued_at=int(time()),
                 expires_in=900,
             ),
         )

@@ -86,7 +86,7 @@ class SigningKey(PrivateKey):
         return cls(ec.generate_private_key(ec.SECP256R1()))
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, which saves 3 µs for each token
 class AccessClaims:
     """What an access token says, apart from the claims that all tokens of an issuer share."""
 
@@ -95,7 +95,7 @@ class AccessClaims:
     app_id: str  # of the identity that the user has logged in with, like the openid
     openid: str
     roles: Sequence[str]
-    now: int  # epoch seconds
+    issued_at: int  # epoch seconds
     expires_in: int  # seconds
     external_id: str | None = None
     client_id: str | None = None  # None for a token of the app itself, whose claim `client_id` is the `app_id`
@@ -125,8 +125,8 @@ class TokenIssuer:
             "iss": self.issuer,
             "sub": str(access.user_id),
             "aud": access.audience or self.audience,
-            "exp": access.now + access.expires_in,
-            "iat": access.now,
+            "exp": access.issued_at + access.expires_in,
+            "iat": access.issued_at,
             "jti": os.urandom(_JTI_BYTES).hex(),
             "client_id": access.app_id if client_id is None else client_id,
             "sid": str(access.session_id),

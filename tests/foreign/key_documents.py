@@ -134,7 +134,7 @@ class Publisher(ThreadingHTTPServer):
         issuer, now = f"http://127.0.0.1:{self.server_port}/{path}", int(utc_now().timestamp())
         user = {"user_id": UUID(int=1), "session_id": UUID(int=2), "app_id": "wxtest", "openid": "o1", "roles": []}
         tokens = TokenIssuer(issuer=issuer, audience="wxauth")
-        token = tokens.issue(KEY, AccessClaims(**user, now=now, expires_in=3600))  # type: ignore[arg-type]
+        token = tokens.issue(KEY, AccessClaims(**user, issued_at=now, expires_in=3600))  # type: ignore[arg-type]
         return Line(issuer, token, Forger(token, KEY).with_header(kid="a stranger's"))
 
     def is_waited_for(self) -> bool:

@@ -55,7 +55,7 @@ class FakeWxauth(ThreadingHTTPServer):
         user: dict[str, Any] = {"user_id": "01900000-0000-7000-8000-000000000001", "openid": "o1", "roles": []}
         user |= {"session_id": "01900000-0000-7000-8000-000000000002", "app_id": "wxtest"}
         issuer = TokenIssuer(issuer=self.url, audience="wxauth")
-        self.token = issuer.issue(KEY, AccessClaims(**user, now=now, expires_in=3600))
+        self.token = issuer.issue(KEY, AccessClaims(**user, issued_at=now, expires_in=3600))
         Thread(target=self.serve_forever, daemon=True).start()
 
     def get_request(self) -> tuple[socket.socket, Any]:

@@ -139,7 +139,7 @@ def forged(stolen: SigningKey, user: dict[str, Any], session_id: str, clock: Clo
             app_id=user["app_id"],
             openid=user["openid"],
             roles=["admin"],
-            now=int(clock().timestamp()),
+            issued_at=int(clock().timestamp()),
             expires_in=86400,
         ),
     )

@@ -56,7 +56,7 @@ class Issuer:
                 app_id=user.app_id,
                 openid=user.openid,
                 roles=user.roles if may_contain_roles else (),
-                now=int(now.timestamp()),
+                issued_at=int(now.timestamp()),
                 expires_in=expires_in,
                 external_id=user.external_id,
                 client_id=session.client_id,
