@@ -41,6 +41,11 @@ class NotFound(RequestRefused, code="not_found", status=404):
     title = _("Not found.")
 
 
+def no_such(noun: str) -> str:
+    """Return the detail of NotFound if nothing has the id or the name in the request."""
+    return f"this {noun} doesn't exist"
+
+
 class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
     """The path exists, but does not support this method."""
 

@@ -27,7 +27,7 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 
 _APP_TAKEN: Final = "an app with this ID already exists"
 # The documentation shows this error. A raised exception keeps its stack frames alive, so requests raise new ones.
-NO_SUCH_APP: Final = errors.NotFound("this app doesn't exist")
+NO_SUCH_APP: Final = errors.NotFound(errors.no_such("app"))
 
 # Other codes are about no field. For example, 40164 means that this server's IP address is not in the whitelist.
 _FIELD_OF_ERRCODE: Final = {

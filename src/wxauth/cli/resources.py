@@ -24,6 +24,7 @@ from wxauth.errors import (
     StorageUnavailable,
     UnknownApp,
     WeChatError,
+    no_such,
 )
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.urls import NameResolver
@@ -67,7 +68,7 @@ def _text_of(exc: WxAuthError | CannotOpen | TextError) -> str:
             return _("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=outage_text(exc))
         # This detail means that nothing has the id or the name that the command was called with. The last cases print
         # any other detail.
-        case NotFound() if exc.detail == f"this {noun} doesn't exist":
+        case NotFound() if exc.detail == no_such(noun):
             return _("{noun} {name} does not exist", noun=noun, name=name)
         case NameTaken() | AppTaken():
             return _("{noun} {name} already exists", noun=noun, name=name)
@@ -118,11 +119,9 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
     The settings must be complete, as for the service itself. `with_services` provides all parts of the service, but
     importing them takes half a second more.
 
-    Args:
-        use: The function to call.
-        calls_wechat: Whether the parts include the clients of WeChat and the apps.
-        seals: Whether the command stores encrypted values. With wrong secret keys, it would store values that the
-            service cannot open, so the keys must open stored values first (`ensure_opens`).
+    With `calls_wechat`, the parts include the clients of WeChat and the apps. A command that stores encrypted values
+    needs `seals`: with wrong secret keys, it would store values that the service cannot open, so the keys must open
+    stored values first (`ensure_opens`).
     """
     from wxauth.core.services import Parts
 

@@ -17,7 +17,7 @@ from wxauth.clients.models import DEFAULT_ID_TOKEN_ALG, AddedClient, Client
 from wxauth.clients.rules import APP_FIELDS, WrongClient, build_client, change_client, is_client_name, is_own_name
 from wxauth.core.database import Database, Transaction
 from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
-from wxauth.errors import NameTaken, NotFound, StorageUnavailable
+from wxauth.errors import NameTaken, NotFound, StorageUnavailable, no_such
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.urls import NameResolver, check_url
 from wxauth.random_secrets import hash_of, new_secret
@@ -32,7 +32,7 @@ REMOVED_PAGE_SIZE: Final = 1000  # in each table, because logins of these sessio
 _PAGES_PER_REPORT: Final = 10
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1  # while another worker is ending the sessions, or their users are locked
 
-NO_SUCH_CLIENT: Final = "this service client doesn't exist"
+NO_SUCH_CLIENT: Final = no_such("service client")
 NAME_TAKEN: Final = "a service client with this name already exists"
 NAME_REMOVED: Final = "the sessions of the removed client with this name are still being ended, which can take minutes"
 CLIENT_IS_PUBLIC: Final = "belongs to a public client, which has no secret"

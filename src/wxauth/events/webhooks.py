@@ -11,7 +11,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType
-from wxauth.errors import NameTaken, NotFound
+from wxauth.errors import NameTaken, NotFound, no_such
 from wxauth.events import webhook_queries
 from wxauth.events.feed_queries import PlacedEvent
 from wxauth.events.models import DeliveryRow, DeliveryState, Webhook, WebhookAnswer
@@ -27,7 +27,7 @@ from wxauth_guard.errors import InvalidRequest
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)  # not all replicas of the receiver get the new secret at once
 TEST_TYPE: Final = "webhook.test"
 REPLAY_PAGE_SIZE: Final = 5000
-NO_SUCH_WEBHOOK: Final = "this webhook doesn't exist"
+NO_SUCH_WEBHOOK: Final = no_such("webhook")
 
 log = get_logger()
 

@@ -11,10 +11,10 @@ from wxauth.core.database import Database, Transaction
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import MERGEABLE_FIELDS, PROFILE_FIELDS, USER_IN_SESSION, UserInSession
-from wxauth.errors import NotFound
+from wxauth.errors import NotFound, no_such
 from wxauth.limits.queries import PROFILE_CHANGES
 
-UNKNOWN_USER: Final = "this user doesn't exist"
+UNKNOWN_USER: Final = no_such("user")
 
 
 class OwnIdentity(BaseModel):
