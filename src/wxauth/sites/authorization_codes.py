@@ -1,8 +1,8 @@
 """The authorization codes that sites get, whichever door (way to log in) the user takes.
 
 Sites added with `--sso` share the browser's login. A login to such a site creates or renews the browser's login, if the
-door proves who uses the browser. The browser's login ends if another user logs in to such a site with this browser, or
-if its user logs out in this browser.
+door proves who uses the browser: such a login to a site is called a proof. The browser's login ends if another user
+logs in to such a site with this browser, or if its user logs out in this browser.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -118,7 +118,10 @@ class AuthorizationCodes:
         proof_id: UUID | None,
         now: datetime,
     ) -> Onward:
-        """Return the redirect to the site with the code, after `store`. End another user's login of this browser."""
+        """Return the redirect to the site with the code. End another user's login of this browser.
+
+        The transaction of `store` must have ended, because this call locks a user in a transaction of its own.
+        """
         await self.end_browser_login_of_another(login, user.id, browser, now=now)
         return response_to_site(self.settings, login, code=code).with_login_cookie(browser.cookie, proof_id)
 

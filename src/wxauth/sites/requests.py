@@ -89,7 +89,7 @@ class SiteRequests:
         redirect_uri = self._check_redirect_uri(client, parameters)
         if admits is not None and not admits(client):
             raise Unanswerable(Mistake.CLIENT)
-        request = _checked_request(self.settings, client, redirect_uri, parameters)
+        request = _read_request(self.settings, client, redirect_uri, parameters)
         if request.resource is not None and request.is_silent:
             raise consent_required(request)
         if HINT_PARAMETER in parameters:
@@ -157,8 +157,8 @@ class SiteRequests:
         return bool(self.settings.client_documents) and is_document_url(client_id)
 
 
-def _checked_request(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
-    """Check the parameters of a request whose client and redirect URI are right, so that errors go to the site."""
+def _read_request(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
+    """Read the parameters of a request whose client and redirect URI are right, so that errors go to the site."""
     way_back = _way_back(client, redirect_uri, parameters)
     try:
         return _complete_request(settings, way_back, parameters)
@@ -171,6 +171,7 @@ def _way_back(client: Client, redirect_uri: str, parameters: Parameters) -> Site
 
     An invalid `state` or `response_mode` is left out, so that the site still learns of the error.
     """
+    # wxauth refuses request objects, but reports the refusal to the site with the `state` in them.
     request_object = _in_request_object(parameters)
     state = parameters.get("state", request_object.get("state"))
     if "state" in parameters.repeated or not isinstance(state, str) or len(state) > MAX_ECHOED["state"]:
@@ -179,9 +180,9 @@ def _way_back(client: Client, redirect_uri: str, parameters: Parameters) -> Site
     modes = _response_modes(client, redirect_uri)
     if "response_mode" in parameters.repeated or not isinstance(response_mode, str) or response_mode not in modes:
         response_mode = _DEFAULT_MODE
-    # This constructor does not validate, because the scope is missing.
-    return SiteRequest.model_construct(
+    return SiteRequest(
         client=client,
+        scope="",  # not read yet
         redirect_uri=redirect_uri,
         state=state,
         response_mode=response_mode,
@@ -190,7 +191,6 @@ def _way_back(client: Client, redirect_uri: str, parameters: Parameters) -> Site
     )
 
 
-# wxauth refuses request objects, but reports the refusal to the site with the `state` in them.
 def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
     # A request object (OpenID Connect Core, section 6) is a JWT: header, payload and signature, separated by dots.
     _header, _, payload_and_signature = parameters.get("request", "").partition(".")
@@ -216,7 +216,7 @@ def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
 
 def _complete_request(settings: Settings, way_back: SiteRequest, parameters: Parameters) -> SiteRequest:
     client, redirect_uri = way_back.client, way_back.redirect_uri
-    _check_supported(client, parameters, redirect_uri)
+    _refuse_unsupported(client, parameters, redirect_uri)
     target = Target.requested(settings, client, parameters)
     scope = target.scope_for(parameters.get("scope"))
     challenge = _challenge(client, parameters, redirect_uri)
@@ -243,7 +243,7 @@ def _complete_request(settings: Settings, way_back: SiteRequest, parameters: Par
     )
 
 
-def _check_supported(client: Client, parameters: Parameters, redirect_uri: str) -> None:
+def _refuse_unsupported(client: Client, parameters: Parameters, redirect_uri: str) -> None:
     refuse_repeated(parameters)
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:
