@@ -24,7 +24,8 @@ class Place(NamedTuple):
 class Ports:
     """The ports of the service and of the other parts of `wxauth-desk dev`.
 
-    All ports are opened before any part starts, so that `check` can report at once all ports that cannot be opened.
+    The service's port and the chosen ports are opened before any part starts, so that `check` can report at once all of
+    them that cannot be opened.
 
     Args:
         stack: The stack that closes the sockets.
@@ -44,10 +45,10 @@ class Ports:
         return self._stack.enter_context(self._listen(host, port, "--port"))
 
     def open(self, offset: int, chosen: int | None = None, *, option: str = "") -> Place:
-        """Open the port of another part, which is the service's port plus `offset`, unless a port was chosen.
+        """Open the port of another part: the chosen one, or else the service's port plus `offset`.
 
-        If this port is in use or reserved, another free port is opened, near the service's if possible. `option` is the
-        option of `dev` that chooses the port.
+        If that other port is in use or reserved, another free port is opened, near the service's if possible. If the
+        chosen port is in use, `check` reports it, with the `option` of `dev` that chooses it.
         """
         listener = self._listen_near(offset) if chosen is None else self._listen("127.0.0.1", chosen, option)
         self._stack.enter_context(listener)

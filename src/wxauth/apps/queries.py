@@ -42,6 +42,7 @@ UPDATE apps SET is_enabled = :is_enabled, fields = :fields, secrets = :secrets W
 """)
 DELETE_APP: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
 
+# An app whose secrets an administrator has just replaced remains.
 DELETE_APP_WITH_SECRETS: Final = Statement[str]("""
 DELETE FROM apps WHERE app_id = :app_id AND secrets = :secrets RETURNING app_id
 """)
@@ -80,11 +81,13 @@ INSERT INTO js_tickets AS t (app_id, ends_at, renews_at, leased_until) VALUES (:
 ON CONFLICT (app_id) DO UPDATE SET leased_until = :until
  -- a lease that ends later, but for small differences between the clocks, is of a replica with a wrong clock
  WHERE NOT (t.leased_until > :now AND t.leased_until < :until::timestamptz + interval '10 seconds')
-   -- null: no ticket is stored
+   -- the stored ticket, if it has ended or cannot be decrypted; null: no ticket is stored
    AND (t.renews_at <= :now OR t.ticket IS NOT DISTINCT FROM :unusable)
 RETURNING app_id
 """)
 
+# The statement also ends the lease. If the lease had ended before, another process might be fetching a ticket, too. The
+# ticket that is stored last remains.
 STORE_TICKET: Final = Statement[Nothing]("""
 UPDATE js_tickets SET ticket = :ticket, ends_at = :ends_at, renews_at = :renews_at, leased_until = :now
  WHERE app_id = :app_id

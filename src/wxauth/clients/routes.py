@@ -42,7 +42,11 @@ def _optional(field: FieldInfo) -> tuple[Any, Any]:
 
 
 _FIELDS: Final[Mapping[str, Any]] = {name: _optional(field) for name, field in OPTIONS.items()} | {
-    "claims": (Annotated[dict[str, Any] | None, IS_I_JSON], _optional(OPTIONS["claims"])[1])
+    # `IS_I_JSON` also checks the digits of numbers as they were sent, which `build_client` doesn't see.
+    "claims": (
+        Annotated[dict[str, Any] | None, IS_I_JSON],
+        Field(default=None, description=OPTIONS["claims"].description),
+    )
 }
 # `build_client` validates the values, as it does for `wxauth clients add`.
 _ClientOptions: Any = create_model("_ClientOptions", **_FIELDS)

@@ -50,7 +50,10 @@ class Form(Enum):
 
 
 def form_of(beginning: bytes, is_row: Callable[[Mapping[str, Any]], bool]) -> Form:
-    """Return the form of a file. `beginning` is the whole file or longer than MAX_ELEMENT."""
+    """Return the form of a file. `beginning` is the whole file or longer than MAX_ELEMENT.
+
+    `is_row` tells whether an object itself has a field that the import reads, so that nobody looks for an array in it.
+    """
     text = beginning.removeprefix(BOM_UTF8).strip(b" \t\r\n").decode("latin-1")
     if text.startswith("[") and not text.startswith("[\0"):  # NUL follows in UTF-16
         return Form.DOCUMENT
@@ -73,11 +76,9 @@ def form_of(beginning: bytes, is_row: Callable[[Mapping[str, Any]], bool]) -> Fo
 def _beginning_of_object(text: bytes) -> dict[str, Any] | None:
     """Return None if the text isn't the beginning of one object."""
     try:
-        document = from_json(text)
-    except ValueError as exc:
-        if not str(exc).startswith("EOF"):
-            return None
-        document = from_json(text, allow_partial=True)
+        document = from_json(text, allow_partial=_is_cut_off(text))
+    except ValueError:
+        return None
     return document if isinstance(document, dict) else None
 
 
@@ -241,7 +242,7 @@ def _is_cut_off(text: bytes) -> bool:
     try:
         from_json(text)
     except ValueError as exc:
-        return str(exc).startswith("EOF")
+        return str(exc).startswith("EOF")  # pydantic-core has no other sign that the text ends too early
     return False
 
 

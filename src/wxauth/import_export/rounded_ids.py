@@ -64,14 +64,15 @@ class RoundedIds:
             self._rounded.add(number)
         if is_large and len(self._large) < _ENOUGH_LARGE:
             self._large.add(number)
-        spacing = 1 << number.bit_length() - _EXACT_TO.bit_length() + 1
-        self._all_end_in_zero_bit &= number % (2 * spacing) == 0
+        spacing = 1 << (number.bit_length() - _EXACT_TO.bit_length() + 1)  # of the doubles near the number
+        self._all_end_in_zero_bit &= number % (2 * spacing) == 0  # false for every second rounded ID
         self._all_end_in_zero_digits &= number % 10 ** (len(str(number)) - _DIGITS_OF_SPREADSHEETS) == 0
 
     @property
     def are_found(self) -> bool:
         if len(self._large) == _ENOUGH_LARGE and not self._has_large_exact:
             return True
-        # Snowflakes of 17 digits whose last bits are zeros are printed exactly, because a double holds them.
+        # A double holds snowflakes of 17 digits whose last bits are zeros, so nothing has rounded them. IDs that a
+        # spreadsheet has rounded can end in zero bits, too, but then also end in zero digits.
         are_snowflakes = self._all_end_in_zero_bit and not self._all_end_in_zero_digits
         return len(self._rounded) == _ENOUGH and not self._has_exact and not are_snowflakes

@@ -141,7 +141,7 @@ class KeyRing:
     database: Database
     sealer: Sealer
     clock: Clock
-    _site_checks: int = field(init=False, default=0)  # that have begun to query the database
+    _site_checks: int = field(init=False, default=0)  # queries of the database for sites that have begun
     _site_check_lock: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _site_check_failed_at: datetime | None = field(init=False, default=None)
     _unknown_key_read_at: datetime | None = field(init=False, default=None)
@@ -182,7 +182,7 @@ class KeyRing:
     async def id_token_key(self, alg: str | None, now: datetime) -> PrivateKey:
         """Return the key that signs id_tokens and logout tokens for a client with this algorithm.
 
-        A site always has an algorithm, so None never means RS256 here.
+        `alg` is never None, because each site has an algorithm. Only the types of the rows allow None.
         """
         if alg != RSA_ALGORITHM:
             return self.signing_key(now)
@@ -332,6 +332,7 @@ class KeyRing:
 
     @asynccontextmanager
     async def _changing(self, key_set: KeySet[Any], now: datetime) -> AsyncIterator[_KeyChange]:
+        """Lock the stored keys. The caller stores the changed keys, which `key_set` uses after the commit."""
         key = await asyncio.to_thread(key_set.key_type.generate)  # generating an RS256 key takes a tenth of a second
         async with self.database.begin() as transaction:
             before = keys_for(key_set.alg, await lock_keys(transaction, now=now))

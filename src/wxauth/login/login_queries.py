@@ -105,8 +105,8 @@ def _returning_fragment(
 
 
 # This serves a known identity with unchanged data. A lock on the identity's row would write another page, so only the
-# user's row is locked. A waiting statement can't see that its identity was taken away meanwhile. What takes one away
-# sets `identity_lost_at`, which leads to `_log_in_stepwise`. An hour later, no older statement runs, and it is cleared.
+# user's row is locked. A waiting statement can't see that its identity was taken away meanwhile, or that an import
+# requires a check of the next login. Both set `identity_lost_at`, and then `_log_in_stepwise` serves the user's logins.
 RETURNING_LOGIN: Final = Batched[UserAtLogin](
     "returning_login",
     f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM found_user",
@@ -167,7 +167,8 @@ SIGN_UP: Final = Batched[UserAtLogin](
     "sign_up",
     f"WITH {_signing_up_fragment()} SELECT {_NEW_USER_COLUMNS} FROM new_user",
     f""", one_of_each_identity AS (
-    -- the other logins of an identity, and each login of a batch that waits longer for another login, run alone
+    -- the other logins of an identity run alone. So do all logins of a batch that waits for another transaction for
+    -- 20 ms, which most logins don't take, and which delays the rest of the batch only a little
     SELECT DISTINCT ON (app_id, openid) asked.*
       FROM asked, (SELECT set_config('lock_timeout', '20ms', true)) AS impatient ORDER BY app_id, openid, n
 ), {_signing_up_fragment(" FROM one_of_each_identity AS asked", " JOIN asked ON :new_user_id = id")}
@@ -195,12 +196,10 @@ _USE_IDENTITY: Final = Statement[Nothing]("""
 UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = false
  WHERE app_id = :app_id AND openid = :openid AND (awaits_login OR unionid IS DISTINCT FROM COALESCE(:unionid, unionid))
 """)
-# `identity_lost_at` is set when the user loses an identity, or when an import requires a check of the next login. While
-# the column is set, `RETURNING_LOGIN` finds no row. At a login more than an hour later, this statement clears the
-# column, so that `RETURNING_LOGIN` serves the next logins again.
 _RECORD_LOGIN: Final = Statement[UserAtLogin](f"""
 UPDATE users
    SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid),
+       -- an hour later, no older `RETURNING_LOGIN` still waits
        identity_lost_at = CASE WHEN identity_lost_at > now() - interval '1 hour' THEN identity_lost_at END
  WHERE id = :user_id
 RETURNING {USER_AT_LOGIN}
@@ -275,22 +274,21 @@ class _Fixed:
 
     now: datetime
     session_id: UUID
-    new_user_id: UUID | None = None  # None until a statement is about to create a user
+    new_user_id: UUID | None = None  # not drawn for a login that creates no user
+
+    def drawn_user_id(self) -> UUID:
+        if self.new_user_id is None:
+            self.new_user_id = new_id(self.now)
+        return self.new_user_id
 
 
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
     """Find or create the user of a login, and open a session. Safe to repeat, because the ids are drawn once.
 
-    If several first logins of one person run at the same time, the unique constraints let only one create the
-    user. The others try again, and find that user.
+    No session is opened for a user who is banned or about to be erased.
 
-    If `check_unionid` refuses the unionid, the login ignores the unionid, unless its user is banned, or WeChat might
-    have made up one of the two openids.
-
-    If the user is banned or about to be erased, the function returns this user, and opens no session.
-
-    Raises: SignUpClosed, SnapshotUser; AccountDisabled, AccountLeaving, if a user's request for erasure prevents a
-        merge; StorageUnavailable, including TooManyChanges.
+    Raises: SignUpClosed; SnapshotUser; AccountLeaving, if the login must merge two users, and one of them has asked to
+        be erased; AccountDisabled, if one of these two is banned, too.
     """
     fixed = _Fixed(now, session_id=new_id(now))
     started = perf_counter()
@@ -336,6 +334,8 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
         raise
 
 
+# Of several first logins of one person at the same time, the unique constraints let only one create the user. The
+# others try again, and find that user.
 @retrying(conflicts=(*CONFLICTS, NothingCommitted))
 async def _log_in(database: Database, login: Login, fixed: _Fixed) -> UserAtLogin:
     user: UserAtLogin | None = None
@@ -457,8 +457,6 @@ def _values(login: Login, fixed: _Fixed) -> dict[str, Any]:
 
 
 def _sign_up_values(login: Login, fixed: _Fixed) -> dict[str, Any]:
-    if fixed.new_user_id is None:
-        fixed.new_user_id = new_id(fixed.now)
     initial = login.initial
     created_data: dict[str, object] = {"roles": login.roles} if login.roles else {}
     if initial.is_undecided:
@@ -467,7 +465,7 @@ def _sign_up_values(login: Login, fixed: _Fixed) -> dict[str, Any]:
     return {
         **_values(login, fixed),
         "nickname": login.nickname or initial.nickname,
-        "new_user_id": fixed.new_user_id,
+        "new_user_id": fixed.drawn_user_id(),
         "external_id": initial.external_id,
         "roles": " ".join(login.roles),
         "attributes": to_json(initial.attributes).decode() if initial.attributes else None,

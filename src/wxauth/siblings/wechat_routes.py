@@ -196,6 +196,7 @@ async def signer_of(
 
 async def _body_or_error(request: Request) -> SignatureRequest | InvalidRequest:
     try:
+        # FastAPI reads the body again as an argument of the route, which puts the body into the OpenAPI document.
         return read_body(SignatureRequest, await request.body())
     except InvalidRequest as exc:
         return exc

@@ -117,10 +117,9 @@ def _check_depth(value: Any, *, depth: int) -> None:
 
 
 def _stored_size(attributes: Attributes) -> int:
-    # PostgreSQL writes no exponents: 1e300 has 301 digits.
     size = len(to_json(attributes)) - i_json.quotes_of_numbers(attributes)
     for number in _floats_in(attributes):
-        without_exponent = format(Decimal(repr(number)), "f")
+        without_exponent = format(Decimal(repr(number)), "f")  # as PostgreSQL writes numbers: 1e300 has 301 digits
         size += max(0, len(without_exponent) - len(to_json(number)))
     return size
 
@@ -139,13 +138,13 @@ def _comparable(attributes: Attributes, name: str) -> str | None:
     return json.dumps(attributes[name], sort_keys=True) if name in attributes else None
 
 
-def _checked_patch(patch: dict[str, Any]) -> dict[str, Any]:
+def _patch_within_limits(patch: dict[str, Any]) -> dict[str, Any]:
     _check_form(patch)
     patched({}, patch)  # raises an error if the values that the patch sets are already too many or too large
     return patch
 
 
-AttributesPatch = Annotated[dict[str, Any], i_json.IS_I_JSON, AfterValidator(_checked_patch)]
+AttributesPatch = Annotated[dict[str, Any], i_json.IS_I_JSON, AfterValidator(_patch_within_limits)]
 ShownAttributes = Annotated[
     dict[str, Any], Field(description="The operator's own facts about the user.", examples=[{"tier": "gold"}])
 ]
