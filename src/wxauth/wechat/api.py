@@ -21,6 +21,7 @@ from wxauth.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED, Api
 from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
 
 URL_LINK_LASTS: Final = timedelta(days=30)  # the longest time that WeChat allows
+CODE_PIXELS: Final = 450  # the width of a code: twice that on the login page, whose modules are sharp then
 # The callers log the errcodes of these APIs, so that the log says which picture or link is missing.
 _REPORTED_BY_CALLERS: Final = frozenset({Api.MINI_PROGRAM_CODE, Api.URL_LINK})
 _URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-]{1,256}")
@@ -95,7 +96,8 @@ class WeChatApi:
         Raises: WeChatMisconfigured (errcode 40097 or 85402: no such version; errcode 40066 or 41030: no such page),
             WeChatRateLimited (errcode 45009: too many pictures in this minute), other WeChatError.
         """
-        body = {"scene": scene, "page": page, "env_version": env, "check_path": env == "release"}
+        is_checked = env == "release"
+        body = {"scene": scene, "page": page, "env_version": env, "check_path": is_checked, "width": CODE_PIXELS}
         return await self._call(Api.MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
 
     async def url_link(self, app: App, *, page: str, env: MiniProgramVersion) -> str:

@@ -26,9 +26,9 @@ EMBEDDED = "cross-origin-resource-policy"
 
 
 def qr_of(text: str) -> bytes:
-    """Return an ordinary QR code of a text, as PNG."""
-    output = BytesIO()
-    segno.make_qr(text, error="m").save(output, kind="png", scale=8)
+    """Return an ordinary QR code of a text, as PNG. It is 450 pixels wide, 10 for each module, with a white border."""
+    output, code = BytesIO(), segno.make_qr(text, error="m")
+    code.save(output, kind="png", scale=10, border=(45 - len(code.matrix)) // 2)
     return output.getvalue()
 
 
@@ -62,11 +62,11 @@ async def test_wechats_code_opens_the_page_and_is_made_once(street: Street) -> N
     assert street.stage.asked("getwxacodeunlimit") == []
     answers = await gather(*(picture(street, started=started) for _ in range(5)))
     answers.append(await picture(street, await street.stage.make(), started))
-    of_page = {"page": "pages/scan/scan", "env_version": "release", "check_path": True}
+    of_page = {"page": "pages/scan/scan", "env_version": "release", "check_path": True, "width": 450}
     assert street.stage.asked("getwxacodeunlimit") == [{"scene": scene_of(started), **of_page}]
     assert {kind_of(answer) for answer in answers} == {(200, "image/jpeg", "cross-origin")}
     said = f"wxa:{APPS[0]['app_id']}?page=pages/scan/scan&scene={scene_of(started)}&env=release"
-    assert {answer.content for answer in answers} == {draw(said, is_transparent=False).content}
+    assert {answer.content for answer in answers} == {draw(said, is_transparent=False, width=450).content}
 
 
 @swept(

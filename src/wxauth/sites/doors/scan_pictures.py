@@ -20,11 +20,13 @@ from wxauth.sites.asking import ScanLimits
 from wxauth.sites.door import SCAN_LASTS
 from wxauth.sites.queries import SHOWN_CODE, ShownCode, keep_picture
 from wxauth.sites.secrets import SCENE, qr_code_url
-from wxauth.wechat.api import CodePicture, WeChatApi
+from wxauth.wechat.api import CODE_PIXELS, CodePicture, WeChatApi
 from wxauth.wechat.client import log_not_made
 from wxauth.wechat.errcodes import Api
 
-_SCALE: Final = 8  # pixels per module: a code of 37 modules and a border of 4 is 360 pixels wide
+_SCALE: Final = 10  # pixels per module
+_MODULES: Final = CODE_PIXELS // _SCALE  # of a picture as wide as WeChat's; larger codes make a wider picture
+_MIN_BORDER: Final = 4  # modules; readers need so much white around a code
 
 log = get_logger()
 
@@ -103,5 +105,7 @@ def _draw(text: str) -> bytes:
     import segno  # imported here, so that a process that draws no QR codes saves 2 MB of memory
 
     output = BytesIO()
-    segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)
+    code = segno.make_qr(text, error="m")
+    border = max(_MIN_BORDER, (_MODULES - len(code.matrix)) // 2)
+    code.save(output, kind="png", scale=_SCALE, border=border)
     return output.getvalue()
