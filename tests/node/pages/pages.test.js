@@ -68,7 +68,7 @@ for (const lang of Object.keys(LANGUAGES))
       for (const [colorScheme, size, rules] of LOOKS[lang]) {
         await page.emulateMedia({ colorScheme })
         await page.setViewportSize(size)
-        faults.push(...(await faultsOf(page, rules, UNFOLDED.includes(name) ? 880 : 800)))
+        faults.push(...(await faultsOf(page, rules, UNFOLDED.includes(name) ? 960 : 800)))
       }
       if (lang === 'en') faults.push(...(await unmarked(page)))
       if (faults.length) found[name] = faults
