@@ -334,7 +334,7 @@ test('a list is used by the keyboard, and a press on a row opens it', async () =
   await page.keyboard.press('Enter')
   await isShown(person)
   await page.goBack()
-  await rows().filter({ hasText: shortened(person) }).getByText('active').click()
+  await rows().filter({ hasText: shortened(person) }).locator('.picture').click()
   await isShown(person)
 })
 
@@ -1086,7 +1086,7 @@ test('a webhook is added, tested, told of what happens, told again, disabled and
   await row.getByText('100% of the last 1').waitFor()
   await delivered.getByRole('button', { name: 'JSON' }).first().click()
   await page.locator('.detail').getByText('"type": "user.banned"').waitFor()
-  await delivered.getByRole('button', { name: /^Replay/ }).first().click()
+  await page.locator('.detail').getByRole('button', { name: /^Replay/ }).click()
   await page.getByRole('status').getByText('Done').waitFor()
   await choose(row, 'Replay')
   await button('Replay', dialog()).click()
@@ -1199,7 +1199,7 @@ test('the overview says that its checks are under way, and what they check', asy
   await page.route('**/v1/admin/check', async (route) => (await held, await route.continue()))
   await go('Overview')
   await page.getByRole('status').getByText('Checking the database').waitFor()
-  const bar = page.getByRole('progressbar', { name: 'Check results' })
+  const bar = page.getByRole('progressbar', { name: 'Checks' })
   assert.equal(await bar.evaluate(({ position }) => position), -1) // nobody knows how far
   goOn()
   await bar.waitFor({ state: 'detached' })
@@ -1324,7 +1324,7 @@ testBegunOtherwise('on a phone a list is cards, its filters are chips, and a per
   assert.ok(width > 300 && width < 375)
   const heightOf = async (found) => (await found.boundingBox()).height
   assert.ok((await heightOf(card)) < 64)
-  await card.getByText('active').click()
+  await card.locator('.picture').click()
   await isShown(person)
   assert.ok((await heightOf(page.locator('dd').getByText(person.user.phone))) < 30)
   await goTo(`signins?user_id=${person.user.id}`)

@@ -85,7 +85,7 @@ function push(app) {
   let mode = tag(text('pushOff'))
   if (app.has_push_aes_key) mode = tag(text('pushAes'), 'ok')
   else if (app.has_push_token) mode = tag(text('pushPlain'), 'note')
-  return h('div', { class: 'pair' }, mode, copier(app.push_url, actOn('copy', app.push_url)))
+  return h('div', { class: 'pair' }, mode, copier(app.push_url, actOn('copyUrl', app.push_url), 'copyUrl'))
 }
 
 /** Return the menu of an app. An app from the settings can only be checked. */

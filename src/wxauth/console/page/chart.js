@@ -2,7 +2,7 @@
 // would be larger than the whole console.
 
 import { h, svg } from './dom.js'
-import { number, text, zone } from './texts.js'
+import { monthAndDay, number, text, zone } from './texts.js'
 
 const WIDTH = 600
 const HEIGHT = 180
@@ -49,15 +49,13 @@ export function chart(title, days, name, range) {
       caption(left - 8, 'end', number(tick), y(tick) + 6),
     ]),
     ...bars.filter(Boolean),
-    caption(left, 'start', monthAndDay(days[0])),
-    caption(left + (middle + 0.5) * dayWidth, 'middle', monthAndDay(days[middle])),
-    caption(WIDTH, 'end', monthAndDay(days.at(-1))),
+    caption(left, 'start', monthAndDay(days[0].date)),
+    caption(left + (middle + 0.5) * dayWidth, 'middle', monthAndDay(days[middle].date)),
+    caption(WIDTH, 'end', monthAndDay(days.at(-1).date)),
   )
   const figcaption = h('figcaption', {}, h('h2', {}, title), range)
   return h('figure', { class: 'card' }, figcaption, drawing)
 }
-
-const monthAndDay = ({ date }) => date.slice(5) // such as 11-29 of 2026-11-29
 
 /** Return round numbers for the axis of a chart, from 0 to the first that is greater than `highest`. */
 function ticksFor(highest) {

@@ -6,6 +6,7 @@ import { h } from './dom.js'
 import { appOf, personOf } from './names.js'
 import {
   act,
+  address,
   besideTitle,
   busy,
   code,
@@ -16,7 +17,6 @@ import {
   progressOf,
   time,
   toast,
-  whole,
   withChoices,
   words,
 } from './parts.js'
@@ -37,7 +37,7 @@ export const eventCells = (event) => [
   [h('div', { class: 'sentence' }, sentence(event, personOf)), h('small', {}, code(event.type))],
   userAndApp(event),
   personOf(event.actor),
-  whole(event.ip),
+  address(event.ip),
 ]
 
 /** Return a value as JSON. */

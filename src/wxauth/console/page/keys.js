@@ -2,7 +2,7 @@
 
 import { get, post } from './api.js'
 import { h } from './dom.js'
-import { act, code, sure, sureAbout, tag, time, toast } from './parts.js'
+import { act, code, menu, sure, sureAbout, tag, time, toast } from './parts.js'
 import { searchedList } from './search.js'
 import { text } from './texts.js'
 
@@ -13,6 +13,10 @@ export function showKeys(main, { query }) {
     reload()
   }
   const rotate = () => sure(text('rotateTitle'), text('sureRotate'), 'rotate', () => changeKeys('/keys/rotate'))
+  const withdraw = (kid, state) =>
+    sureAbout('withdraw', kid, 'sureWithdraw', () => changeKeys(`/keys/${encodeURIComponent(kid)}/withdraw`), {
+      kind: state === 'signing' ? 'small danger' : 'small',
+    })
   const reload = searchedList(main, 'keys', query, [act('rotate', rotate)], {
     columns: ['kid', 'state', 'signsFrom', 'publishedUntil', 'acts'],
     ask: async () => {
@@ -24,7 +28,7 @@ export function showKeys(main, { query }) {
       tag(text(`state_${state}`), { signing: 'ok', next: 'note' }[state]),
       time(signs_from),
       time(published_until),
-      sureAbout('withdraw', kid, 'sureWithdraw', () => changeKeys(`/keys/${encodeURIComponent(kid)}/withdraw`)),
+      menu(kid, withdraw(kid, state)),
     ],
   })
 }

@@ -65,6 +65,7 @@ export function nameAndPlaceOf(user) {
     const appId = found?.app_id ?? identities.at(-1)?.app_id
     const app = titleOf.get(appId) ?? appId
     place.textContent = [app, found?.device, found?.ip].filter(Boolean).join(' · ')
+    place.title = place.textContent // the list cuts off what is too long
   })
   return h('div', { class: 'lines' }, h('span', { class: 'person' }, link, shortId(id)), place)
 }

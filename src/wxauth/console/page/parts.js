@@ -1,6 +1,6 @@
 // The parts that sections share: lists, dialogs, forms, and the display of loading and failures.
 
-import { TypedJson } from './api.js'
+import { TypedJson, queryOf } from './api.js'
 import { h } from './dom.js'
 import { icon } from './icons.js'
 import { actOn, dateAndTime, number, text } from './texts.js'
@@ -606,14 +606,14 @@ export function popUp(title, content, { acts = [], size, kind = 'primary' } = {}
   return element
 }
 
-/** Return a button that copies a value. */
-export function copier(value, label) {
+/** Return a button that copies a value. `name` is the name of its text. */
+export function copier(value, label, name = 'copy') {
   const button = act(
-    'copy',
+    name,
     async () => {
       await navigator.clipboard.writeText(value)
       button.textContent = text('copied')
-      setTimeout(() => (button.textContent = text('copy')), COPIED_MS)
+      setTimeout(() => (button.textContent = text(name)), COPIED_MS)
     },
     { kind: 'small copier', label },
   )
@@ -623,11 +623,20 @@ export function copier(value, label) {
 /** Return a time in the reader's zone, with its ISO 8601 form as a tooltip; null without a time. */
 export const time = (iso) => (iso ? h('time', { dateTime: iso, title: iso }, dateAndTime(iso)) : null)
 
-/** Return a code, such as an id. It stays on one line unless it is long. Without a value, return null. */
+/**
+ * Return a code, such as an id. It stays on one line unless it is long. A URL is wrapped after a slash. Without a value,
+ * return null.
+ */
 export function code(value) {
   if (!value) return null
-  return h('code', { class: value.length > MAX_UNWRAPPED ? '' : 'whole' }, value)
+  const [first, ...others] = value.includes('://') ? value.split(/(?<=[^/]\/)(?=[^/])/) : [value]
+  const pieces = [first, others.map((piece) => [h('wbr'), piece])]
+  return h('code', { class: value.length > MAX_UNWRAPPED ? '' : 'whole' }, pieces)
 }
+
+/** Return an IP address, linked to the logins from there; null without an address. */
+export const address = (ip) =>
+  ip ? h('a', { class: 'whole', href: `#/signins${queryOf({ network: ip })}`, title: text('loginsFrom') }, ip) : null
 
 /** Return a button with the end of a user's id, which distinguishes users. It copies the whole id. */
 export function shortId(id) {

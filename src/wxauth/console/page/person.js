@@ -10,6 +10,7 @@ import { appOf, called, personOf, shown } from './names.js'
 import {
   act,
   actAbout,
+  address,
   besideTitle,
   busy,
   code,
@@ -64,7 +65,7 @@ function showHead(head, user) {
   const title = head.querySelector('h1') // stays in place, because it has the focus
   for (const shownBefore of head.querySelectorAll(':scope > :not(.acts), .tag')) shownBefore.remove()
   title.textContent = called(user)
-  title.after(...[standing(user)].flat().filter(Boolean))
+  title.after(...standing(user))
   head.prepend(picture(user, 'large'))
   head.append(idOf(user))
   document.title = `${called(user)} · wxauth`
@@ -123,7 +124,7 @@ function headActs(user, reload) {
   ].filter(Boolean)
 }
 
-const idOf = ({ id }) => h('span', {}, code(id), ' ', copier(id, actOn('copy', id)))
+const idOf = ({ id }) => h('span', { class: 'id-line' }, code(id), copier(id, actOn('copy', id)))
 
 /**
  * Return the facts about a user, as pairs of a term and its value. Some values have a button that removes them. Facts
@@ -295,11 +296,8 @@ const openedFrom = ({ opened, device }) =>
 /** Return content that stands below a cell's main text. */
 const below = (content) => h('small', {}, content)
 
-/** Return an address below a cell's main text, linked to the logins from there; null without an address. */
-const loginsFrom = (ip) =>
-  ip
-    ? below(h('a', { class: 'whole', href: `#/signins${queryOf({ network: ip })}`, title: text('loginsFrom') }, ip))
-    : null
+/** Return an address below a cell's main text; null without an address. */
+const loginsFrom = (ip) => (ip ? below(address(ip)) : null)
 
 const endedDevices = (sessions) =>
   table(

@@ -21,6 +21,10 @@ export const zone = () =>
 /** Return an ISO 8601 time as a date and time in the reader's zone. */
 export const dateAndTime = (iso) => new Intl.DateTimeFormat(language(), DATE_AND_TIME).format(new Date(iso))
 
+/** Return the month and the day of an ISO 8601 date, such as Nov 29. */
+export const monthAndDay = (date) =>
+  new Intl.DateTimeFormat(language(), { month: 'short', day: 'numeric', timeZone: 'UTC' }).format(new Date(date))
+
 /** Return a share from 0 to 1 as a percentage. */
 export const percent = (share) => new Intl.NumberFormat(language(), { style: 'percent' }).format(share)
 

@@ -50,7 +50,7 @@ export function showUsers(main, { query }) {
     nothing: () => nothingFits('users', query, ...(term ? ['tryWhole', 'tryNickname', 'trySignIns'] : ['tryWider'])),
     cells: (user) => [
       pictureAndName(user),
-      standing(user),
+      exceptionsOf(user),
       user.roles.map((role) => tag(role)),
       phone(user),
       time(user.last_seen_at),
@@ -64,12 +64,18 @@ const isPhoneOrId = (term) => /^(\+?[0-9][0-9 ()-]{6,}|[\w-]{24,36})$/.test(term
 /** Return a user's picture, next to the name, which links to the page about the user. */
 const pictureAndName = (user) => h('div', { class: 'named' }, picture(user), nameAndPlaceOf(user))
 
-/** Return tags that say whether a user is active or banned, and whether the user is going to be erased. */
-export function standing({ status, erase_at }) {
-  const isBanned = status === 'disabled'
-  if (!isBanned && !erase_at) return tag(text('active'), 'ok')
-  return [isBanned ? tag(text('banned'), 'bad') : null, erase_at ? tag(text('leaving'), 'bad') : null]
+/** Return the tags of a user's page. Unlike a row of the list, the page also says that a user is active. */
+export function standing(user) {
+  const exceptions = exceptionsOf(user)
+  return exceptions.length ? exceptions : [tag(text('active'), 'ok')]
 }
+
+/** Return the tags for a user who is banned or going to be erased. Most users have none. */
+const exceptionsOf = ({ status, erase_at }) =>
+  [
+    status === 'disabled' ? tag(text('banned'), 'bad') : null,
+    erase_at ? tag(text('leaving'), 'bad') : null,
+  ].filter(Boolean)
 
 /** Return a user's phone number, with a tag if it is not verified; null if the user has none. */
 export function phone(user) {

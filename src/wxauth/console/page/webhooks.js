@@ -69,7 +69,7 @@ export function showWebhooks(main, { id, query }) {
     cells: (webhook) => {
       const outcome = h('div', { role: 'status' }) // of a test
       return [
-        [h('a', { class: 'title', href: viewOf(webhook) }, webhook.name), h('code', {}, webhook.url)],
+        [h('a', { class: 'title', href: viewOf(webhook) }, webhook.name), code(webhook.url)],
         webhook.types?.length ? webhook.types.map((type) => h('div', {}, code(type))) : text('allTypes'),
         webhook.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
         [successRate(webhook), outcome],
@@ -193,6 +193,17 @@ function replay(webhook) {
   })
 }
 
+/** Return the button that sends the event of a delivery again. */
+function sendAgain(webhook, { event_id }) {
+  const button = actAbout('replay', event_id, () =>
+    busy(button, null, async () => {
+      await post(`${path(webhook)}/replay`, { event_id })
+      toast(text('done'))
+    }),
+  )
+  return button
+}
+
 /** Return a list of the deliveries of a webhook, with a field that limits the list to one state. */
 function deliveries(webhook) {
   const place = h('div', {})
@@ -209,24 +220,22 @@ function deliveries(webhook) {
       columns: ['time', 'type', 'state', 'attempts', 'answer', 'nextTry', 'acts'].map(text),
       nothing: () => h('p', {}, text(state.value() ? 'nothingFits' : 'empty_deliveries')),
       ask: (cursor) => get(`${path(webhook)}/deliveries`, { state: state.value(), limit: 50, cursor }),
-      cells: (delivery) => {
-        const sendAgain = actAbout('replay', delivery.event_id, () =>
-          busy(sendAgain, null, async () => {
-            await post(`${path(webhook)}/replay`, { event_id: delivery.event_id })
-            toast(text('done'))
-          }),
-        )
-        return [
-          time(delivery.at),
-          code(delivery.type),
-          tag(text(`state_${delivery.state}`), { delivered: 'ok', failed: 'bad' }[delivery.state] ?? 'note'),
-          String(delivery.attempts),
-          delivery.status === null ? delivery.error : whole(String(delivery.status)),
-          time(delivery.next_at),
-          sendAgain,
-        ]
-      },
-      detail: payload,
+      cells: (delivery) => [
+        time(delivery.at),
+        code(delivery.type),
+        tag(text(`state_${delivery.state}`), { delivered: 'ok', failed: 'bad' }[delivery.state] ?? 'note'),
+        String(delivery.attempts),
+        delivery.status === null ? delivery.error : whole(String(delivery.status)),
+        time(delivery.next_at),
+        delivery.state === 'failed' ? sendAgain(webhook, delivery) : null,
+      ],
+      detail: (delivery) =>
+        h(
+          'div',
+          { class: 'found' },
+          payload(delivery),
+          delivery.state === 'failed' ? null : h('p', {}, sendAgain(webhook, delivery)),
+        ),
     })
   state.control.addEventListener('change', show)
   show()
