@@ -1,6 +1,7 @@
 """If a connection fails because of a name, an address, TLS or a proxy, no request has been sent."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -68,6 +69,21 @@ async def test_a_name_that_is_none_is_no_connection(name: str) -> None:
     Names()
     async with transport() as way:
         await ask_and_fail(way, f"http://{name}", httpx.ConnectError)
+
+
+@on_both_loops
+async def test_a_name_that_fails_after_its_request_was_given_up_is_not_logged_by_asyncio() -> None:
+    Names()
+    logged: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: logged.append(context["message"]))
+    async with transport() as way:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await ask(way, "http://nobody")
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+    del way
+    gc.collect()
+    assert logged == []
 
 
 @on_both_loops

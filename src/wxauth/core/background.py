@@ -52,7 +52,7 @@ class Background:
         # destroy the task.
         self._started.add(task)
         task.add_done_callback(self._started.discard)
-        task.add_done_callback(_retrieve_exception)
+        task.add_done_callback(retrieve_exception)
         return task
 
     async def drain(self) -> None:
@@ -94,13 +94,14 @@ def task_of(
     if task is None:
         task = under_way[key] = asyncio.create_task(make())
         task.add_done_callback(lambda _task: under_way.pop(key))
-        task.add_done_callback(_retrieve_exception)
+        task.add_done_callback(retrieve_exception)
     return task
 
 
-def _retrieve_exception(task: asyncio.Task[Any]) -> None:
+def retrieve_exception(task: asyncio.Task[Any]) -> None:
+    """Keep asyncio from logging a failure that nobody waits for any more. This is a callback for a task's end."""
     if not task.cancelled():
-        task.exception()  # otherwise, asyncio would log that nobody has retrieved the exception
+        task.exception()
 
 
 async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failure_event: str) -> NoReturn:

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from wxauth.core.background import retrieve_exception
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connection import Connection
 
@@ -129,6 +130,7 @@ class Connector:
         asked_at, lookup = self._lookups.get(peer, (-math.inf, None))
         if lookup is None or loop.time() > asked_at + ADDRESSES_REUSED_SECONDS:
             lookup = loop.create_task(self._resolve(peer))
+            lookup.add_done_callback(retrieve_exception)
             self._lookups[peer] = (loop.time(), lookup)
         # If this request is cancelled, the lookup goes on, because other requests might wait for it, too.
         return await asyncio.shield(lookup)
