@@ -62,6 +62,8 @@ OF_ALL = {
 }
 """Statements that filter by a user only if another condition already selects the index."""
 
+RECENT = {"after": UUID(f"{OTHERS - 10:032}"), "until": UUID(int=2**128 - 1)}
+
 READ = """
 SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables
  WHERE relname IN ('sessions', 'events', 'refusals', 'deliveries', 'consents')
@@ -107,7 +109,7 @@ async def test_a_page_of_one_user_reads_no_others_even_if_the_statistics_know_on
         if "user_id" in statement.text and re.search("LIMIT|OFFSET| consents", statement.text):
             prepared = await rows.prepare(statement.text)
             kinds = [parameter.name for parameter in prepared.get_parameters()]
-            given = BY_NAME | ({"after_id": UUID(f"{OTHERS - 10:032}")} if "FROM sessions" in statement.text else {})
+            given = BY_NAME | (RECENT if {"after", "until"} <= {*statement.names} else {})
             if "INSERT INTO deliveries" in statement.text:
                 given = given | {"now": datetime(2026, 1, 1, tzinfo=UTC)}
             values = [given.get(each, BY_TYPE.get(kind)) for each, kind in zip(statement.names, kinds, strict=True)]
