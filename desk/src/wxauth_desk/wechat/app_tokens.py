@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from wxauth_desk.wechat.api_calls import Answer, Call, ok, require
-from wxauth_desk.wechat.controls import APP_KINDS, Account
+from wxauth_desk.wechat.controls import APP_KINDS, AppState
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import AccessTokens
 from wxauth_desk.wechat.quotas import Quotas
@@ -31,17 +31,17 @@ class AppTokens:
     clock: Callable[[], int]
     js_tickets: dict[str, _JsTicket] = field(init=False, default_factory=dict)  # by the id of the app
 
-    def issue_token(self, call: Call, account: Account) -> Answer:
+    def issue_token(self, call: Call, account: AppState) -> Answer:
         """Answer a call to the older interface, `token`."""
         self._admit(call, account, call.query.get("grant_type"))
         return self.access_tokens[account.app_id].issue_token()
 
-    def hand_out_stable_token(self, call: Call, account: Account) -> Answer:
+    def hand_out_stable_token(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `stable_token`."""
         self._admit(call, account, call.json.get("grant_type"))
         return self.access_tokens[account.app_id].hand_out_stable_token(force=call.json.get("force_refresh") is True)
 
-    def read_js_ticket(self, call: Call, account: Account) -> Answer:
+    def read_js_ticket(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `getticket`."""
         require(call.query.get("type") == "jsapi", Errcode.WRONG_ARGUMENT)
         require(APP_KINDS[account.app_id] == "official_account", Errcode.NOT_ALLOWED)
@@ -52,7 +52,7 @@ class AppTokens:
             self.js_tickets[account.app_id] = ticket
         return ok(ticket=ticket.text, expires_in=ticket.expires_at - now)
 
-    def _admit(self, call: Call, account: Account, grant_type: object) -> None:
+    def _admit(self, call: Call, account: AppState, grant_type: object) -> None:
         require(grant_type == "client_credential", Errcode.WRONG_GRANT_TYPE)
         # An app of the Open Platform has no token of its own, because it can do only what its users have granted.
         require(APP_KINDS[account.app_id] not in ("website", "mobile_app"), Errcode.WRONG_APP_ID)

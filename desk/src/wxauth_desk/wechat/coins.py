@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require
-from wxauth_desk.wechat.controls import APP_KINDS, ENDPOINTS, Account, Api
+from wxauth_desk.wechat.controls import APP_KINDS, ENDPOINTS, Api, AppState
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.payments import APP_KEYS
@@ -112,7 +112,7 @@ class Coins:
     # The keys are openid and `env`. The least recently used purse is the first.
     _purses: BoundedDict[tuple[str, int], _Purse] = field(init=False, default_factory=lambda: BoundedDict(MAX_PURSES))
 
-    def answer(self, call: Call, account: Account) -> Answer:
+    def answer(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `getbalance`, `pay`, `cancelpay` or `present`."""
         require(APP_KINDS[account.app_id] == "mini_program", Errcode.NOT_ALLOWED)
         body = self._checked_body(call, account)
@@ -130,7 +130,7 @@ class Coins:
             first_save=True,
         )
 
-    def _checked_body(self, call: Call, account: Account) -> _Body:
+    def _checked_body(self, call: Call, account: AppState) -> _Body:
         query, values, text = call.query, call.json, call.body.decode()
         openid, env = values.get("openid"), values.get("env")
         if query.get("sig_method") != "hmac_sha256" or not isinstance(openid, str) or not openid:

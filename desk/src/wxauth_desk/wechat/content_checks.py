@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from wxauth_desk.wechat.api_calls import Answer, Call, new_rid, ok, require, text_in
-from wxauth_desk.wechat.controls import Account
+from wxauth_desk.wechat.controls import AppState
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys
 from wxauth_desk.wechat.people import risk_of
@@ -45,7 +45,7 @@ class ContentChecks:
     # These verdicts are not pushed yet, and the oldest is the first. Each is about one picture.
     verdicts: deque[Push] = field(init=False, default_factory=lambda: deque(maxlen=_MAX_VERDICTS))
 
-    def rank_risk(self, call: Call, account: Account) -> Answer:
+    def rank_risk(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `getuserriskrank`."""
         values = call.json
         require(text_in(values, "appid") == account.app_id, Errcode.WRONG_APP_ID)
@@ -54,7 +54,7 @@ class ContentChecks:
         # The real WeChat, too, spells `unionid` as `unoin_id` here.
         return {"errcode": 0, "errmsg": "getuserriskrank succ", "risk_rank": risk_of(person), "unoin_id": 0}
 
-    def check_text(self, call: Call, account: Account) -> Answer:
+    def check_text(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `msg_sec_check`."""
         values = call.json
         content = text_in(values, "content")
@@ -73,7 +73,7 @@ class ContentChecks:
         ]
         return ok(detail=detail, trace_id=new_rid(), result=verdict)
 
-    def check_picture(self, call: Call, account: Account) -> Answer:
+    def check_picture(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `media_check_async`, and store the verdict, which is pushed later."""
         values = call.json
         require(text_in(values, "media_url").startswith(("http://", "https://")), Errcode.WRONG_BODY)

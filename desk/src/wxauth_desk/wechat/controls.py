@@ -23,13 +23,12 @@ APPS: Final = (
         "push_aes_key": "devPushAesKeyOfTheSecondApp0000000000000000",
     },
 )
-# The service does not know it until an administrator adds it.
+# The service does not know this mini-program until an administrator adds it.
 LATER_APP: Final = {
     "app_id": "wxdev00000000000c3",
     "app_secret": "dev-secret-of-the-third-app",
     "push_token": "devPushTokenOfTheThirdApp",
 }
-# The service account. The class `Account` is something else: the state of an app of any kind.
 ACCOUNT: Final = {
     "app_id": "wxdevaccount0000d4",
     "app_secret": "dev-secret-of-the-service-account",
@@ -42,15 +41,15 @@ WEBSITE: Final = {
     "kind": "website",
     "push_token": "devPushTokenOfTheWebsite",
 }
+# The service does not know the mobile app until an administrator adds it.
 MOBILE_APP: Final = {
     "app_id": "wxdevmobile00000f6",
     "app_secret": "dev-secret-of-the-mobile-app",
     "kind": "mobile_app",
     "push_token": "devPushTokenOfTheMobileApp",
 }
-# The service does not know the mobile app until an administrator adds it.
 OTHER_APPS: Final = (ACCOUNT, WEBSITE, MOBILE_APP)
-# The desk shows them, and `wxauth-desk dev` puts them into the service's settings.
+# The desk shows these titles, and `wxauth-desk dev` puts those of the apps that the service knows into its settings.
 APP_TITLES: Final = {
     APPS[0]["app_id"]: _("Example Shop"),
     APPS[1]["app_id"]: _("Example Bookshop"),
@@ -146,7 +145,7 @@ class _CodeOfPerson(ControlOfPerson):
 class CodeRequest(_CodeOfPerson):
     """The body of `POST /codes`: a code of `wx.login` or, for an app of another kind, of WeChat's page or SDK."""
 
-    has_unionid: bool = True  # if `Account.has_unionids` allows it
+    has_unionid: bool = True  # if `AppState.has_unionids` allows it
     # By default, the scope is `snsapi_login` for a website, and `snsapi_userinfo` for a service account or a mobile
     # app. With `snsapi_base`, WeChat returns no unionid.
     scope: Literal["snsapi_base", "snsapi_userinfo", "snsapi_login"] | None = None
@@ -217,11 +216,11 @@ class FaultRequest(Control):
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
         if len([kind for kind in FAULT_KINDS if getattr(self, kind) is not None]) != 1:
-            raise ValueError(f"must be one of {', '.join(FAULT_KINDS)}")
+            raise ValueError(f"must set exactly one of {', '.join(FAULT_KINDS)}")
         return self
 
 
-class Account(Control):
+class AppState(Control):
     """The body of `POST /accounts`, which sets the state of an app in WeChat.
 
     The simulator stores the state in an object of this class. A request changes only the fields that it contains.

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
-from wxauth_desk.wechat.controls import Account, FaceRequest
+from wxauth_desk.wechat.controls import AppState, FaceRequest
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys
 
@@ -61,7 +61,7 @@ class Faces:
         init=False, default_factory=lambda: BoundedDict(MAX_VERIFICATIONS)
     )
 
-    def begin(self, call: Call, account: Account) -> Answer:
+    def begin(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `getverifyid`."""
         subject = _Subject.from_getverifyid(call.json)
         self.session_keys.active_person(subject.openid, account.app_id)  # refuses an inactive person
@@ -69,7 +69,7 @@ class Faces:
         self._verifications[verify_id] = _Verification(subject, self.clock() + _LIFETIME_SECONDS)
         return ok(verify_id=verify_id, expires_in=_LIFETIME_SECONDS)
 
-    def read_result(self, call: Call, account: Account) -> Answer:
+    def read_result(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `queryverifyinfo`."""
         values = call.json
         verification = self._find(text_in(values, "verify_id"))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
 from wxauth_desk.wechat.beijing_time import DAY_SECONDS
-from wxauth_desk.wechat.controls import APP_KINDS, Account
+from wxauth_desk.wechat.controls import APP_KINDS, AppState
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.pictures import VERSIONS, checked_code_text, draw, read_width
 from wxauth_desk.wechat.quotas import Quotas
@@ -23,7 +23,7 @@ class Links:
     quotas: Quotas
     clock: Callable[[], int]
 
-    def draw_code(self, call: Call, account: Account) -> Answer:
+    def draw_code(self, call: Call, account: AppState) -> Answer:
         """Respond to a call to `getwxacodeunlimit` with the picture of a mini-program code."""
         try:
             values = call.json
@@ -33,13 +33,13 @@ class Links:
         self.quotas.count_in_minute(call.api, account.app_id, at_most=_PICTURES_A_MINUTE, errcode=Errcode.USED_UP_QUOTA)
         return draw(text, is_transparent=values.get("is_hyaline") is True, width=read_width(values))
 
-    def make_url_link(self, call: Call, account: Account) -> Answer:
+    def make_url_link(self, call: Call, account: AppState) -> Answer:
         """Respond to a call to `generate_urllink` with a URL Link."""
         values = call.json
         self._check_link(account, opened=values, lifetime=values)
         return ok(url_link=f"https://{URL_LINK_HOST}/{secrets.token_urlsafe(8)}")
 
-    def make_scheme(self, call: Call, account: Account) -> Answer:
+    def make_scheme(self, call: Call, account: AppState) -> Answer:
         """Respond to a call to `generatescheme` with a URL Scheme."""
         values = call.json
         opened = values.get("jump_wxa", {})
@@ -47,7 +47,7 @@ class Links:
         self._check_link(account, opened=opened, lifetime=values)
         return ok(openlink=f"weixin://dl/business/?t={secrets.token_urlsafe(8)}")
 
-    def _check_link(self, account: Account, *, opened: Mapping[str, Any], lifetime: Mapping[str, Any]) -> None:
+    def _check_link(self, account: AppState, *, opened: Mapping[str, Any], lifetime: Mapping[str, Any]) -> None:
         require(APP_KINDS[account.app_id] == "mini_program", Errcode.NOT_ALLOWED)
         env = opened.get("env_version", "release")
         path = text_in(opened, "path").removeprefix("/")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from wxauth_desk.wechat.api_calls import Answer, Call, ok, require
-from wxauth_desk.wechat.controls import APP_KINDS, SECRETS, Account, CodeRequest
+from wxauth_desk.wechat.controls import APP_KINDS, SECRETS, AppState, CodeRequest
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import Codes, Grant, Grants, IssuedSessionKeys
 from wxauth_desk.wechat.people import is_person_name, openid_of, unionid_of
@@ -24,7 +24,7 @@ class Logins:
     quotas: Quotas
     takes_names: bool  # whether any plain name works as a code that logs in the person with this name
 
-    def log_in(self, call: Call, account: Account) -> Answer:
+    def log_in(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `code2session`."""
         code = call.query.get("js_code", "")
         # The phone might already have used the key of its code, so the login keeps this key. A plain name gets a new
@@ -35,7 +35,7 @@ class Logins:
         session_key = self.session_keys.store(openid, request.person, key_of_code)
         return {"session_key": session_key, **_ids(request.person, request, account)}
 
-    def issue_grant(self, call: Call, account: Account) -> Answer:
+    def issue_grant(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `access_token`."""
         request = self._spend(call, account, call.query.get("code", ""))
         scope = request.scope or ("snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo")
@@ -76,7 +76,7 @@ class Logins:
     def _grant_of(self, call: Call) -> Grant:
         return self.grants.of_access_token(call.query.get("access_token", ""), call.query.get("openid", ""))
 
-    def _spend(self, call: Call, account: Account, code: str) -> CodeRequest:
+    def _spend(self, call: Call, account: AppState, code: str) -> CodeRequest:
         require(code, Errcode.MISSING_CODE)
         require(call.query.get("grant_type") == "authorization_code", Errcode.WRONG_GRANT_TYPE)
         self.quotas.count(account, call.api)
@@ -95,7 +95,7 @@ class Logins:
         return CodeRequest(person=code, app_id=account.app_id)
 
 
-def _ids(person: str, request: CodeRequest, account: Account) -> dict[str, Any]:
+def _ids(person: str, request: CodeRequest, account: AppState) -> dict[str, Any]:
     ids = {"openid": openid_of(person, account.app_id)}
     if request.has_unionid and account.has_unionids:
         ids["unionid"] = unionid_of(person)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from wxauth_desk.bounded import BoundedDict
-from wxauth_desk.wechat.controls import Account, ControlOfPerson
+from wxauth_desk.wechat.controls import AppState, ControlOfPerson
 from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.people import openid_of
 from wxauth_desk.wechat.push import DELIVER, REFUNDED, Push, PushRequest, make_event_message
@@ -85,7 +85,7 @@ class Payments:
     """The orders that people have paid, and WeChat's notices about these orders."""
 
     session_keys: IssuedSessionKeys
-    accounts: Mapping[str, Account]
+    accounts: Mapping[str, AppState]
     clock: Callable[[], int]
     _orders: BoundedDict[tuple[str, str], _PaidOrder] = field(  # by app id and order number
         init=False, default_factory=lambda: BoundedDict(MAX_ORDERS)

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import phonenumbers
 
 from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
-from wxauth_desk.wechat.controls import Account, PhoneCodeRequest
+from wxauth_desk.wechat.controls import AppState, PhoneCodeRequest
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import Codes
 from wxauth_desk.wechat.people import openid_of, openid_prefix, phone_number_of
@@ -33,7 +33,7 @@ class PhoneNumbers:
     takes_plain_codes: bool  # in the form of `PLAIN_PHONE`
     clock: Callable[[], int]
 
-    def read(self, call: Call, account: Account) -> Answer:
+    def read(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `getuserphonenumber`."""
         values = call.json
         code, openid = text_in(values, "code"), values.get("openid")
@@ -46,7 +46,7 @@ class PhoneNumbers:
         watermark = {"timestamp": self.clock(), "appid": spent.watermark_app_id}
         return ok(phone_info={**_parts_of(spent.phone, account), "watermark": watermark})
 
-    def _spend(self, code: str, account: Account) -> _SpentCode:
+    def _spend(self, code: str, account: AppState) -> _SpentCode:
         if code in self.codes:
             request = self.codes.spend(code, account.app_id, errcode_of_expired=Errcode.WRONG_CODE)
             return _SpentCode(
@@ -60,7 +60,7 @@ class PhoneNumbers:
         return _SpentCode(phone=plain[1], owner=None, watermark_app_id=account.app_id)
 
 
-def _parts_of(phone: str, account: Account) -> dict[str, Any]:
+def _parts_of(phone: str, account: AppState) -> dict[str, Any]:
     try:
         number = phonenumbers.parse(phone, "CN")
         country, national = number.country_code, phonenumbers.national_significant_number(number)

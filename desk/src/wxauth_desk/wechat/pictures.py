@@ -10,7 +10,7 @@ import segno
 from PIL import Image, ImageOps
 
 from wxauth_desk.wechat.api_calls import CallRefused, CodePicture, require
-from wxauth_desk.wechat.controls import Account
+from wxauth_desk.wechat.controls import AppState
 from wxauth_desk.wechat.errcodes import Errcode
 
 VERSIONS: Final = ("release", "trial", "develop")  # of a mini-program: the values of WeChat's `env_version`
@@ -25,7 +25,7 @@ _BORDER: Final = 4
 _WHITE: Final = 255
 
 
-def checked_code_text(values: Mapping[str, Any], account: Account) -> str:
+def checked_code_text(values: Mapping[str, Any], account: AppState) -> str:
     """Check a request for a code, and return the text that the code encodes. `values` is the JSON of the request."""
     # `require` does not tell the type checker that a value is a string, so two checks raise the error themselves.
     scene, page, env = values.get("scene"), values.get("page", _HOME_PAGE), values.get("env_version", "release")

@@ -7,7 +7,7 @@ from typing import Final
 
 from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
 from wxauth_desk.wechat.beijing_time import day_of, month_of
-from wxauth_desk.wechat.controls import ENDPOINTS, Account, Api
+from wxauth_desk.wechat.controls import ENDPOINTS, Api, AppState
 from wxauth_desk.wechat.errcodes import Errcode
 
 # `quota_get` reports it for an API without a quota of its own. No call is refused because of it.
@@ -30,7 +30,7 @@ class Quotas:
     # The keys are API and openid or, for pictures of codes, API and app.
     _calls_of_minute: Counter[tuple[Api, str]] = field(init=False, default_factory=Counter)
 
-    def count(self, account: Account, api: Api) -> None:
+    def count(self, account: AppState, api: Api) -> None:
         """Count an app's call to an API, or refuse it if the daily quota is used up."""
         key = (day_of(self.clock()), account.app_id, api)
         self._calls_of_day[key] += 1
@@ -45,7 +45,7 @@ class Quotas:
         self._calls_of_minute[api, caller] += 1
         require(self._calls_of_minute[api, caller] <= at_most, errcode)
 
-    def read(self, call: Call, account: Account) -> Answer:
+    def read(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `quota_get`."""
         cgi_path = text_in(call.json, "cgi_path")
         api = next((api for api, endpoint in ENDPOINTS.items() if endpoint.path == cgi_path), None)
@@ -55,17 +55,17 @@ class Quotas:
         limit = account.daily_quota.get(api, _DEFAULT_QUOTA)
         return ok(quota={"daily_limit": limit, "used": used, "remain": max(0, limit - used)})
 
-    def clear_by_secret(self, call: Call, account: Account) -> Answer:
+    def clear_by_secret(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `clear_quota`."""
         require(account.is_whitelisted, Errcode.NOT_WHITELISTED)
         return self._clear(account)
 
-    def clear_by_token(self, call: Call, account: Account) -> Answer:
+    def clear_by_token(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `clear_quota_by_token`, which must contain the app's own id."""
         require(text_in(call.json, "appid") == account.app_id, Errcode.WRONG_APP_ID)
         return self._clear(account)
 
-    def _clear(self, account: Account) -> Answer:
+    def _clear(self, account: AppState) -> Answer:
         month = month_of(self.clock())
         self._clearings[month, account.app_id] += 1
         require(self._clearings[month, account.app_id] <= _CLEARINGS_A_MONTH, Errcode.TOO_MANY_CLEARINGS)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, ok, require
-from wxauth_desk.wechat.controls import Account
+from wxauth_desk.wechat.controls import AppState
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys, random_16_bytes
 
@@ -26,21 +26,21 @@ class SessionKeyApis:
         init=False, default_factory=lambda: BoundedDict(MAX_SESSION_KEYS)
     )
 
-    def check(self, call: Call, account: Account) -> Answer:
+    def check(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `checksession`."""
         openid, signature = call.query.get("openid", ""), call.query.get("signature", "")
         require(call.query.get("sig_method") == "hmac_sha256", Errcode.WRONG_SIG_METHOD)
         require(self.session_keys.is_signed(openid, signature), Errcode.WRONG_SESSION_SIGNATURE)
         return ok()
 
-    def reset(self, call: Call, account: Account) -> Answer:
+    def reset(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `resetusersessionkey`."""
         openid = call.query.get("openid", "")
         require(self.session_keys.current(openid) is not None, Errcode.NO_SESSION_KEY)
         self.check(call, account)
         return ok(openid=openid, session_key=self.session_keys.reset(openid))
 
-    def read_encrypt_keys(self, call: Call, account: Account) -> Answer:
+    def read_encrypt_keys(self, call: Call, account: AppState) -> Answer:
         """Answer a call to `getuserencryptkey`."""
         self.check(call, account)
         now = self.clock()

@@ -19,8 +19,8 @@ from wxauth_desk.wechat.controls import (
     APP_KINDS,
     ENDPOINTS,
     SECRETS,
-    Account,
     Api,
+    AppState,
     CodeRequest,
     FaceRequest,
     FaultRequest,
@@ -54,7 +54,7 @@ MAX_VISITORS: Final = 200
 # 6 and 205 stand for the nickname and picture, and 301 stands for all data of the user.
 _DEFAULT_REVOKE_INFO: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
 
-AnswerOfApp = Callable[[Call, Account], Answer]
+AnswerOfApp = Callable[[Call, AppState], Answer]
 
 
 class _Refusal(NamedTuple):
@@ -72,7 +72,7 @@ class Simulator:
 
     def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:
         self._clock = clock
-        self._accounts = {app_id: Account(app_id=app_id) for app_id in SECRETS}
+        self._accounts = {app_id: AppState(app_id=app_id) for app_id in SECRETS}
         self._codes: Codes[CodeRequest] = Codes(clock, errcode_of_another_app=Errcode.WRONG_CODE)
         self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_of_another_app=Errcode.WRONG_APP_ID)
         self._session_keys = IssuedSessionKeys(clock)
@@ -181,7 +181,7 @@ class Simulator:
         """Make the next call to an API fail. `fault` contains the other fields of `FaultRequest`."""
         self.faults.append(FaultRequest(api=api, **fault))
 
-    def account(self, app_id: str) -> Account:
+    def account(self, app_id: str) -> AppState:
         """Return the state of an app's account, which callers may change."""
         return self._accounts[app_id]
 
@@ -227,7 +227,7 @@ class Simulator:
         token = call.query.get("access_token", "")
         return next((app_id for app_id, tokens in self.access_tokens.items() if token in tokens), None)
 
-    def _account_with_secret(self, call: Call) -> Account:
+    def _account_with_secret(self, call: Call) -> AppState:
         app_id, secret = call.id_and_secret
         require(app_id, Errcode.MISSING_APP_ID)
         require(secret, Errcode.MISSING_SECRET)
@@ -239,7 +239,7 @@ class Simulator:
         require(_is_address_accepted(account), Errcode.NOT_WHITELISTED)
         return account
 
-    def _account_with_token(self, call: Call) -> Account:
+    def _account_with_token(self, call: Call) -> AppState:
         token = call.query.get("access_token", "")
         require(token, Errcode.MISSING_ACCESS_TOKEN)
         if call.app_id is None:
@@ -251,7 +251,7 @@ class Simulator:
         self._quotas.count(account, call.api)
         return account
 
-    def _read_refusal(self, call: Call, account: Account) -> Answer:
+    def _read_refusal(self, call: Call, account: AppState) -> Answer:
         refusal = self._refusals.get(text_in(call.json, "rid"))
         if refusal is None or refusal.call.app_id != account.app_id:
             raise CallRefused(Errcode.UNKNOWN_RID)
@@ -268,7 +268,7 @@ class Simulator:
         )
 
 
-def _is_address_accepted(account: Account) -> bool:
+def _is_address_accepted(account: AppState) -> bool:
     # For any other app, only some APIs require the whitelist, and the functions that answer these APIs check it.
     return account.is_whitelisted or APP_KINDS[account.app_id] != "official_account"
 

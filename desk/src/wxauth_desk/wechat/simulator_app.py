@@ -25,8 +25,8 @@ from wxauth_desk.wechat.coins import MAX_PURSES
 from wxauth_desk.wechat.connect import connect_routes
 from wxauth_desk.wechat.controls import (
     ENDPOINTS,
-    Account,
     Api,
+    AppState,
     CodeRequest,
     FaceRequest,
     FaultRequest,
@@ -138,7 +138,7 @@ class _Controls:
             _control("/faces", FaceRequest, wechat.end_face_verification),
             _control("/faults", FaultRequest, self._add_fault),
             Route("/faults", self._clear_faults, methods=["DELETE"]),
-            _control("/accounts", Account, self._change_account),
+            _control("/accounts", AppState, self._change_account),
             _control("/visitors", Visitor, self._change_visitor),
         ]
 
@@ -161,7 +161,7 @@ class _Controls:
         self._wechat.faults.clear()
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
-    def _change_account(self, body: Account) -> dict[str, Any]:
+    def _change_account(self, body: AppState) -> dict[str, Any]:
         account = self._wechat.account(body.app_id)
         for name in body.model_fields_set:
             setattr(account, name, getattr(body, name))
