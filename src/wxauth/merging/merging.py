@@ -43,6 +43,8 @@ class MergeSource:
     """Whether the remaining user gets the status, the roles and the attributes of both users."""
     keeps_banned_staff: bool = True
     """Whether a user who is banned keeps the roles of staff."""
+    joins_verifications: bool = True
+    """Whether the later of both users' verifications of the same number counts."""
     is_in_event: bool = True
     """Whether `user.merged` names the reason, by which `IS_JOINED` finds the merges that WeChat has not caused."""
 
@@ -50,7 +52,7 @@ class MergeSource:
 # Nobody has decided that the person whom WeChat recognizes is staff.
 BY_UNIONID: Final = MergeSource("unionid", keeps_banned_staff=False, is_in_event=False)
 # A number proves who has it now, and not that both users are one person.
-BY_PHONE: Final = MergeSource("phone", joins_accounts=False)
+BY_PHONE: Final = MergeSource("phone", joins_accounts=False, joins_verifications=False)
 BY_OPERATOR: Final = MergeSource("operator")
 MERGES: Final = Counter(
     "wxauth_merges",
@@ -118,7 +120,11 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     former_user = await queries.read_user(transaction, pair.former_id)
     former_attributes = await read_attributes(transaction, pair.former_id)
     app_ids = await queries.merge_users(
-        transaction, pair.former_id, into=pair.remaining_id, is_by_phone=source is BY_PHONE, now=now
+        transaction,
+        pair.former_id,
+        into=pair.remaining_id,
+        joins_verifications=source.joins_verifications,
+        now=now,
     )
     await _record_merge(transaction, pair, source, app_ids=app_ids, by=by, now=now)
     await queries.record_gained_data(transaction, pair.remaining_id, remaining_user, by=by, now=now)
@@ -234,14 +240,7 @@ async def link_by_phone(
     """Merge a new user who has verified a number into the only user who has verified it before, if allowed.
 
     A carrier might have given the number to another person, who must not get the account of the previous holder.
-    Therefore, all these conditions must hold:
-
-    - Neither of the two users is an administrator, or has asked to be erased.
-    - The new user has one identity, was created within the last day, and is not banned.
-    - The two users have no app in common, and were never split.
-    - At most one of the two users has a unionid, and at most one has an external id.
-    - The holder has only harmless roles (those that a new user can get by signing up), is not banned, and has verified
-      the number since `verified_since`. Later logins do not count as a verification.
+    Therefore the conditions here and in `MAY_LINK_BY_PHONE` are strict.
 
     The caller must have locked the number, so that no other user verifies the number at the same time.
     """

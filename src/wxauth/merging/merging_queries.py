@@ -19,21 +19,25 @@ _IDS_OF_OTHER: Final = ids_fragment(":other_id::uuid")
 HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](
     "SELECT count(external_id) = 2 AS have_both FROM users WHERE id IN (:one_id, :other_id)"
 )
-# The caller holds the locks of both users and of the number. The query prevents the theft of accounts: `link_by_phone`
-# lists all conditions, and checks the others itself.
+# The caller holds the locks of both users and of the number. `link_by_phone` checks the other conditions.
 MAY_LINK_BY_PHONE: Final = Statement[bool]("""
 SELECT EXISTS (
     SELECT FROM users new_user, users holder
      WHERE new_user.id = :new_user_id AND holder.id = :holder_id
-       AND new_user.created_at >= :created_since
+       AND new_user.created_at >= :created_since  -- the id of an older user may be stored elsewhere
        AND (SELECT count(*) FROM identities WHERE user_id = :new_user_id) = 1
+       -- one WeChat account has one openid in an app, and one unionid
        AND NOT EXISTS (SELECT FROM identities of_new_user JOIN identities of_holder USING (app_id)
                         WHERE of_new_user.user_id = :new_user_id AND of_holder.user_id = :holder_id)
        AND NOT (EXISTS (SELECT FROM unionids WHERE user_id = :new_user_id)
                 AND EXISTS (SELECT FROM unionids WHERE user_id = :holder_id))
-       AND (new_user.external_id IS NULL OR holder.external_id IS NULL)
-       AND holder.roles <@ :harmless_roles::text[] AND holder.status = 'active'
+       AND (new_user.external_id IS NULL OR holder.external_id IS NULL)  -- a merge would discard one of two
+       -- only roles that a new user can get by signing up, because the number may be another person's by now
+       AND holder.roles <@ :harmless_roles::text[]
+       AND holder.status = 'active'  -- otherwise the merge would ban the new user
+       -- later logins do not show that the holder still has the number, so they do not count as a verification
        AND holder.phone = :phone AND holder.phone_verified_at >= :verified_since
+       -- of several holders, the number does not tell which one the new user is
        AND NOT EXISTS (SELECT FROM users third_user
                         WHERE third_user.phone = :phone AND third_user.phone_verified_at IS NOT NULL
                           AND third_user.id NOT IN (:new_user_id, :holder_id)))
@@ -110,7 +114,7 @@ UPDATE users
    SET {", ".join(f"{name} = COALESCE(users.{name}, former.{name})" for name in ("unionid", *MERGEABLE_FIELDS))},
        -- by phone number, the removed user might be another person, to whom the carrier has given the number
        phone_verified_at = CASE WHEN users.phone IS NULL THEN former.phone_verified_at
-                              WHEN users.phone = former.phone AND NOT :is_by_phone
+                              WHEN users.phone = former.phone AND :joins_verifications
                               THEN GREATEST(users.phone_verified_at, former.phone_verified_at)
                               ELSE users.phone_verified_at END,
        consents = {PRESENT_CONSENTS},
@@ -128,7 +132,7 @@ async def read_user(transaction: Transaction, user_id: UUID) -> UserInMerge:
 
 
 async def merge_users(
-    transaction: Transaction, former_id: UUID, *, into: UUID, is_by_phone: bool, now: datetime
+    transaction: Transaction, former_id: UUID, *, into: UUID, joins_verifications: bool, now: datetime
 ) -> Sequence[str]:
     """Move a locked user's data into another locked user, and delete the first. Return the app_ids of moved identities.
 
@@ -144,7 +148,7 @@ async def merge_users(
     await transaction.run(_REMEMBER_ID, **ids, now=now)
     # `_MERGE` runs last, because it deletes the row of the removed user. It finds this user's consents through the row
     # that `_REMEMBER_ID` has added.
-    await transaction.run(_MERGE, **ids, is_by_phone=is_by_phone)
+    await transaction.run(_MERGE, **ids, joins_verifications=joins_verifications)
     return app_ids
 
 
