@@ -6,14 +6,15 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
 from uuid import uuid4
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 
 from tests.certificates import Authority
 from tests.clock import PATIENCE
@@ -405,7 +406,22 @@ async def test_overriding_the_guard_overrides_current(issuer: TestIssuer) -> Non
     async def awaited() -> Principal:
         return somebody
 
+    def of_request(request: Request) -> Principal:
+        return replace(somebody, openid=request.url.path)
+
+    def yielding() -> Iterator[Principal]:
+        yield somebody
+
     async with client_of(app) as client:
+        app.dependency_overrides[guard] = of_request
+        assert (await client.get("/")).json() == "/"
+        for impossible in (yielding, lambda user: user):
+            app.dependency_overrides[guard] = impossible
+            with pytest.raises(TypeError, match="this override of the guard"):
+                await client.get("/")
+        app.dependency_overrides[guard.current] = yielding
+        assert (await client.get("/")).json() == "o-1"
+        del app.dependency_overrides[guard.current]
         for override in (lambda: somebody, awaited):
             app.dependency_overrides[guard] = override
             assert (await client.get("/")).json() == "o-1"

@@ -56,7 +56,7 @@ class WxAuthError(Exception):
             self.retry_after = retry_after
 
     def headers(self) -> dict[str, str]:
-        """Return the header fields of the response."""
+        """Return `Retry-After`, if the error has one. Subclasses add their own header fields."""
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
     def members(self) -> Mapping[str, Any]:
@@ -99,14 +99,14 @@ class BearerError(WxAuthError):
     resource_metadata: str | None = None  # RFC 9728, section 5.1; None if the guard has no resource
 
     def headers(self) -> dict[str, str]:
-        """Return `WWW-Authenticate` (RFC 6750, section 3)."""
+        """Return `WWW-Authenticate` (RFC 6750, section 3), and `Retry-After` if the error has one."""
         parameters = {
             "error": self.bearer_error,
             "scope": self.scope,
             "resource_metadata": self.resource_metadata,
         }
         texts = [f'{name}="{value}"' for name, value in parameters.items() if value]
-        return {"WWW-Authenticate": f"Bearer {', '.join(texts)}".rstrip()}
+        return {**super().headers(), "WWW-Authenticate": f"Bearer {', '.join(texts)}".rstrip()}
 
 
 class MissingToken(BearerError, code="missing_token", status=401):

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from inspect import isawaitable
-from typing import Annotated, Any, Final, Optional
+from inspect import Parameter, isasyncgen, isawaitable, isgenerator, isroutine, signature
+from typing import Annotated, Any, Final, Optional, get_type_hints
 
-from fastapi import Depends
+from fastapi import Depends, params
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
@@ -19,6 +19,9 @@ from wxauth_guard.problems import answer_problem
 
 # This key in the ASGI scope marks a request of a route with a guard.
 _GUARDED: Final = "wxauth_guard.guarded"
+_OVERRIDE_CURRENT: Final = (
+    "this override of the guard yields, or takes more than the request: override guard.current, too"
+)
 
 
 class BearerGuard(Guard, SecurityBase):
@@ -42,9 +45,7 @@ class BearerGuard(Guard, SecurityBase):
         is_plain_current = self._asks and self._scopes == self._origin._scopes
         if is_plain_current and override is not None and not isinstance(override, Guard):
             # FastAPI replaces the guard itself, but does not know that `current` belongs to it.
-            user: Any = override()
-            principal: Principal = await user if isawaitable(user) else user
-            return principal
+            return await _user_of(override, connection)
         guard = self._guard_in_use(connection.scope)
         with _answering(connection.scope):
             return await guard.verify(guard.bearer_token(*authorizations_of(connection.scope)))
@@ -82,6 +83,22 @@ class BearerGuard(Guard, SecurityBase):
             return self
         guard = override.requires(*self._scopes) if self._scopes else override
         return guard.current if self._asks else guard
+
+
+async def _user_of(override: Callable[..., Any], connection: HTTPConnection) -> Principal:
+    """Call an override of the guard, which may take the request. Only FastAPI can solve other parameters."""
+    hints = get_type_hints(override if isroutine(override) else type(override).__call__)
+    arguments = {}
+    for name, parameter in signature(override).parameters.items():
+        if isinstance(hints.get(name), type) and isinstance(connection, hints[name]):
+            arguments[name] = connection
+        elif parameter.default is Parameter.empty or isinstance(parameter.default, params.Depends):
+            raise TypeError(_OVERRIDE_CURRENT)
+    user = override(**arguments)
+    if isgenerator(user) or isasyncgen(user):
+        raise TypeError(_OVERRIDE_CURRENT)
+    principal: Principal = await user if isawaitable(user) else user
+    return principal
 
 
 def _overrides(scope: Scope) -> dict[Any, Any]:

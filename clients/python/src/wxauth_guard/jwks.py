@@ -19,19 +19,19 @@ from wxauth_guard.errors import KEYS_RETRY_SECONDS, KeysUnavailable
 from wxauth_guard.issuer import FETCH_TIMEOUT, STALE_IF_ERROR, Issuer, KeySet, Unreadable
 from wxauth_guard.keys import VerificationKey
 
-UNKNOWN_KEY_PAUSE: Final = 10.0  # seconds between two fetches that unknown key ids cause
-# After failures, the pause doubles from UNKNOWN_KEY_PAUSE up to this many seconds while the guard has usable keys.
-MAX_PAUSE: Final = 60.0
-# Without a usable key, the pause doubles from this many seconds up to KEYS_RETRY_SECONDS.
-RETRY_PAUSE: Final = 1.0
+UNKNOWN_KEY_PAUSE_SECONDS: Final = 10.0  # between two fetches that unknown key ids cause
+# After failures, the pause doubles from UNKNOWN_KEY_PAUSE_SECONDS up to this one while the guard has usable keys.
+MAX_PAUSE_SECONDS: Final = 60.0
+# Without a usable key, the pause doubles from this one up to KEYS_RETRY_SECONDS.
+RETRY_PAUSE_SECONDS: Final = 1.0
 # Each pause reaches its upper limit after fewer doublings, and more could overflow.
 _MAX_DOUBLINGS: Final = 10
-# For this many seconds, a fetch that is due delays no request with a known key in an event loop (as in RFC 5861). Of
-# the requests after this time, the one that starts the fetch waits for the new keys.
-STALE_WHILE_REVALIDATE: Final = 300.0
-# Keys that were read at most this many seconds ago can tell that an unknown key is nobody's, because wxauth publishes a
-# key six minutes before it signs.
-YOUNG_FOR: Final = 300.0
+# For this long, a fetch that is due delays no request with a known key in an event loop (as in RFC 5861). Of the
+# requests after this time, the one that starts the fetch waits for the new keys.
+STALE_WHILE_REVALIDATE_SECONDS: Final = 300.0
+# Keys that were read at most this long ago can tell that an unknown key is nobody's, because wxauth publishes a key
+# six minutes before it signs.
+YOUNG_FOR_SECONDS: Final = 300.0
 # A thread waits at most this part of the timeout for a fetch other than the very first one.
 PATIENCE_SHARE: Final = 0.2
 _LOOP_PAUSE_SECONDS: Final = 0.01
@@ -55,7 +55,8 @@ class RemoteKeys:
             own. Plain http is allowed. The `jwks_uri` in the metadata must be below the issuer's URL, and is read at
             the same path below this URL.
         timer: A function that returns a monotonic time, in seconds.
-        timeout: The time limit, in seconds, for reading both documents.
+        timeout: The time limit, in seconds, for reading both documents. With green threads, a fetch may first wait as
+            long for another event loop of the thread.
         ssl_context: The context with the certificates to trust. By default, httpx creates the context.
     """
 
@@ -132,7 +133,7 @@ class RemoteKeys:
         return keys.get(kid)
 
     def _are_keys_young(self) -> bool:
-        return self._key_set is not None and self._timer() - self._key_set.read_at <= YOUNG_FOR
+        return self._key_set is not None and self._timer() - self._key_set.read_at <= YOUNG_FOR_SECONDS
 
     def _usable_keys(self, now: float) -> Mapping[str, VerificationKey]:
         if self._key_set is None or now - self._key_set.read_at > STALE_IF_ERROR:
@@ -145,7 +146,7 @@ class RemoteKeys:
             now = self._timer()
             keys = self._usable_keys(now)
             is_due = self._is_due(kid, keys, now)
-            is_overdue = now >= self._next_refresh + STALE_WHILE_REVALIDATE
+            is_overdue = now >= self._next_refresh + STALE_WHILE_REVALIDATE_SECONDS
             # After a fork, the new process lacks the thread, so a fetch without a live thread is not under way.
             is_under_way = self._thread is not None and self._thread.is_alive() and not self._completion.done()
             is_late = is_under_way and now - self._begun_at > self._timeout
@@ -153,7 +154,7 @@ class RemoteKeys:
             if starts_now:
                 if keys and kid not in keys:
                     # A client can invent key ids, which must not cause a fetch for each request.
-                    self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
+                    self._next_for_unknown = now + UNKNOWN_KEY_PAUSE_SECONDS
                 self._begun_at = now
                 self._start_fetch()
             # A known key is used while new keys are fetched. Only the call that starts an overdue fetch waits for it.
@@ -164,7 +165,7 @@ class RemoteKeys:
 
     def _is_due(self, kid: str, keys: Mapping[str, VerificationKey], now: float) -> bool:
         if not keys:
-            return now - self._failed_at >= self._pause(RETRY_PAUSE, KEYS_RETRY_SECONDS)
+            return now - self._failed_at >= self._pause(RETRY_PAUSE_SECONDS, KEYS_RETRY_SECONDS)
         if kid in keys:
             return now >= self._next_refresh
         # A refresh that is due anyway can also bring the unknown key.
@@ -223,7 +224,7 @@ class RemoteKeys:
         self._failure = reason
         self._failed_at = self._timer()
         self._failures += 1
-        next_try = self._failed_at + self._pause(UNKNOWN_KEY_PAUSE, MAX_PAUSE)
+        next_try = self._failed_at + self._pause(UNKNOWN_KEY_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
         # An unknown id can cause a fetch while the keys are fresh. Because of max(), they stay fresh after a failure.
         self._next_refresh = max(self._next_refresh, next_try)
         self._next_for_unknown = max(self._next_for_unknown, next_try)
