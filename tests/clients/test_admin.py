@@ -12,6 +12,7 @@ from tests.fakes import logo_of
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.world import Admin, Body, Rows, Stage, body_of
+from wxauth.clients.clients import end_sessions_left
 
 REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
     ("scopes", {"scopes": []}),
@@ -101,6 +102,21 @@ async def test_a_client_that_is_added_may_ask_until_it_is_removed(desk: Desk) ->
     assert (await desk.ask("DELETE", "billing")).status_code == 204
     assert not await is_admitted(desk, added["client_secret"])
     assert (await desk.root.read("/clients")) == {"items": [], "next_cursor": None}
+
+
+async def test_the_end_of_a_removal_without_sessions_waits_for_nobody(
+    desk: Desk, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.add()
+    await rows.execute("UPDATE clients SET removed_by = 'operator'")
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("wxauth.clients.clients.asyncio.sleep", sleep)
+    assert [left async for left in end_sessions_left(desk.stage.services.database, "billing")] == [0]
+    assert (await rows.fetch("SELECT name FROM clients"), pauses) == ([], [])
 
 
 async def test_a_clients_scopes_are_replaced(desk: Desk) -> None:

@@ -30,7 +30,7 @@ from wxauth_guard.errors import InvalidRequest
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)  # A client's replicas need this time to get the new secret.
 REMOVED_PAGE_SIZE: Final = 1000  # in each table, because logins of these sessions' users wait for the transaction
 _PAGES_PER_REPORT: Final = 10
-_WAIT_FOR_OTHERS_SECONDS: Final = 0.1  # while another worker is ending the sessions, or their users are locked
+_WAIT_FOR_OTHERS_SECONDS: Final = 0.1
 
 NO_SUCH_CLIENT: Final = no_such("service client")
 NAME_TAKEN: Final = "a service client with this name already exists"
@@ -194,10 +194,10 @@ async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]
         for _attempt in range(_PAGES_PER_REPORT):
             now = await database.time()
             page = await queries.end_removed_page(database, size=REMOVED_PAGE_SIZE, name=name, now=now)
+            if page is not None and page.is_last:
+                break
             if page is None or not page.rows:  # another worker is ending the sessions, or their users are locked
                 await asyncio.sleep(_WAIT_FOR_OTHERS_SECONDS)
-            elif page.is_last:
-                break
 
 
 async def ensure_own_client(database: Database, name: str, *, now: datetime, **fields: Any) -> None:

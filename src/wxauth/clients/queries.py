@@ -23,17 +23,18 @@ class ServiceClient:
     resources: list[str]
 
 
-# FOR UPDATE waits for logins that are opening a session of this client, because these logins have locked the client FOR
-# KEY SHARE. A plain UPDATE would not wait for this lock, because it does not change the name, which is the key. Logins
-# that begin later no longer find the client.
 REMOVE: Final = Statement[str]("""
-WITH client AS (SELECT name FROM clients WHERE name = :name AND removed_by IS NULL FOR UPDATE)
+WITH client AS (
+    SELECT name FROM clients WHERE name = :name AND removed_by IS NULL
+       -- Logins that are opening a session of this client have locked it FOR KEY SHARE. A plain UPDATE would not wait
+       -- for them, because it does not change the name, which is the key. Later logins no longer find the client.
+       FOR UPDATE
+)
 UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name RETURNING clients.name
 """)
 # This lock lets only one transaction at a time delete the rows of removed clients, so that the load on the database
 # does not depend on the number of removed clients.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.removed_clients'))")
-# If :name is null, the statement returns the first removed client whose name is after :after.
 _NEXT_REMOVED: Final = Statement[tuple[str, str]]("""
 SELECT name, removed_by FROM clients
  WHERE removed_by IS NOT NULL AND (:name::text IS NULL OR name = :name) AND name > :after
@@ -41,34 +42,30 @@ SELECT name, removed_by FROM clients
 """)
 # The rows in these tables are deleted in addition to the sessions.
 _TABLES_OF_CLIENT: Final[tuple[LiteralString, ...]] = ("site_logins", "browser_login_sites")
-# The statements leave locked rows to a later page, so that no login waits for more than one page. With `ctid` in an
-# array, PostgreSQL finds the page's rows once, and deletes them without an index.
 _DELETE_PAGES: Final = tuple(
     Statement[Nothing](f"""
+-- with `ctid` in an array, PostgreSQL finds the page's rows once, and deletes them without an index
 DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM {table} WHERE client_id = :name LIMIT :size FOR UPDATE SKIP LOCKED))
+    SELECT ctid FROM {table} WHERE client_id = :name LIMIT :size
+       FOR UPDATE SKIP LOCKED  -- a later page deletes locked rows, so that no login waits for more than one page
+))
 """)
     for table in _TABLES_OF_CLIENT
 )
 _NO_ROWS_LEFT: Final = " AND ".join(
     f"NOT EXISTS (SELECT FROM {table} WHERE client_id = :name)" for table in ("website_sessions", *_TABLES_OF_CLIENT)
 )
-# The statement deletes a removed client if no sessions, and no rows in `_TABLES_OF_CLIENT`, belong to it.
 _DELETE_IF_EMPTY: Final = Statement[str](f"""
 DELETE FROM clients
  WHERE name = :name
    AND {_NO_ROWS_LEFT}
 RETURNING name
 """)
-# The statement counts the sessions of a removed client that `end_removed_page` has not processed yet. Some of these
-# sessions may have ended earlier. The statement returns no row if the client itself has been deleted.
 SESSIONS_LEFT: Final = Statement[int]("""
+-- some of these sessions may have ended earlier; `end_removed_page` has not processed them yet
 SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
   FROM clients WHERE name = :name AND removed_by IS NOT NULL
 """)
-# The current secret becomes the previous secret until :former_until. If :former_until is null, the current secret ends
-# at once. In both cases, an older previous secret ends at once. The statement does not change a public or removed
-# client, and then returns no row.
 RENEW: Final = Statement[list[str]]("""
 UPDATE clients
    SET secret_hash = :secret_hash,
@@ -98,9 +95,10 @@ FIND_SITE: Final = Statement[Client](
 )
 LOGO: Final = Statement[str | None](f"{_select('logo')} AND name = :name")
 ALL_CLIENTS: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
-# If two transactions change one client, the second waits here for the commit of the first, and then sees what the first
-# has stored. With NO KEY, logins can open sessions in the meantime.
-LOCK: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} AND name = :name FOR NO KEY UPDATE")
+LOCK: Final = Statement[AddedClient](f"""
+{_select(*columns_of(AddedClient))} AND name = :name
+   FOR NO KEY UPDATE  -- so that logins can open sessions in the meantime
+""")
 SITES_NAMED: Final = Statement[str](
     f"{_select('name')} AND name = ANY (:names::text[]) AND title IS NOT NULL ORDER BY name"
 )
@@ -120,8 +118,6 @@ def _assignments_from(source: LiteralString) -> LiteralString:
     return ", ".join(f"{column} = {source}.{column}" for column in columns_of(Client) if column != "name")
 
 
-# If several requests add the same name simultaneously, only one of them adds a client. The statement returns no row to
-# the other requests.
 ADD: Final = Statement[str](f"{_INSERT_FRAGMENT} ON CONFLICT DO NOTHING RETURNING name")
 ADD_OR_REPLACE: Final = Statement[Nothing](
     f"{_INSERT_FRAGMENT} ON CONFLICT (name) DO UPDATE SET {_assignments_from('excluded')}"
