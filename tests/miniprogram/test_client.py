@@ -20,9 +20,9 @@ from wxauth.core.trail import OPERATOR
 from wxauth.core.users import UserStatus
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
+from wxauth.settings.roles import ADMIN
 from wxauth.settings.settings import Settings
 from wxauth.users.admin import UserChange, change_user
-from wxauth.users.status_queries import ADMIN
 from wxauth_desk.wechat import APPS, Simulator, create_simulator
 
 pytestmark = pytest.mark.node

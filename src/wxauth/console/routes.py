@@ -24,10 +24,10 @@ from wxauth.core.trail import EventType
 from wxauth.core.users import PROFILE_FIELDS
 from wxauth.errors import NotFound, SessionRevoked
 from wxauth.i18n import SOURCE, Text, find_language, languages, own_name, pgettext
+from wxauth.settings.roles import ADMIN, SUPPORT
 from wxauth.settings.settings import Settings
 from wxauth.sites.pages.rendering import host_cookie, is_https
 from wxauth.users.callers import device_of
-from wxauth.users.status_queries import ADMIN, SUPPORT
 from wxauth.web.cookies import cookie_in
 from wxauth.web.dependencies import services_of
 from wxauth.web.direct import DirectRoute

@@ -155,7 +155,7 @@ def _to_json_line(_logger: object, _name: str, event: LogEvent) -> bytes:
 
 
 def console_line(*, colors: bool) -> Render:
-    """Return a function that renders a log line for a terminal."""
+    """Return the renderer for a terminal, in whose lines control characters of clients are escaped."""
     render = structlog.dev.ConsoleRenderer(colors=colors)
 
     def line(logger: Any, name: str, event: LogEvent) -> bytes:

@@ -61,15 +61,13 @@ class ConnectionLost(Exception):
 CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, ChangesClashed)
 # The password, role or database name is wrong, or `pg_hba.conf` does not allow the connection.
 REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-# Some of these mean that PostgreSQL refuses wxauth, or that a statement waited too long, for example for a lock.
 _UNAVAILABLE: Final = (
     OSError,  # including TimeoutError
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
+    *REFUSED,
     asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
+    asyncpg.OperatorInterventionError,  # also if a statement waited too long, for example for a lock
     asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
@@ -114,6 +112,7 @@ _TLS_REFUSED_WORDS: Final = "rejected SSL upgrade"
 _SETTING_REFUSED_WORDS: Final = "unsupported startup parameter"  # of PgBouncer; PostgreSQL never uses them
 # The message that contains these words shows a Python object instead of the possible values.
 _WRONG_SESSION_WORDS: Final = "target_session_attrs is expected"
+_DIRECT_TLS_WORDS: Final = "direct TLS"
 _SET_WORDS: Final = "permission denied to set parameter"
 _QUOTED_NAME: Final = re.compile('"([a-z_.]+)"')
 # The text of the first type that matches is used, after the host and port.
@@ -162,7 +161,7 @@ def is_right_to_set_missing(exc: BaseException) -> bool:
 
 
 def is_right_missing(exc: StorageUnavailable) -> bool:
-    """Return whether wxauth's role lacks a right on a table, a sequence, a function or a schema."""
+    """Return whether the cause is a right that wxauth's role lacks, for example on a table."""
     return isinstance(exc.__cause__, asyncpg.InsufficientPrivilegeError)
 
 
@@ -239,8 +238,8 @@ def _driver_reason(exc: BaseException) -> str:
 class OutageLog:
     """Reports an outage at most once per interval, instead of once per request, and then how long it lasted."""
 
-    def __init__(self, interval: float) -> None:
-        self._interval = interval
+    def __init__(self, interval_seconds: float) -> None:
+        self._interval_seconds = interval_seconds
         # The keys are kinds of refusals, so that a refusal is logged at once after another outage.
         self._due_at: dict[type[BaseException] | None, float] = {}
         self._since: float | None = None  # in seconds of the monotonic clock
@@ -252,7 +251,7 @@ class OutageLog:
         now = monotonic()
         if now < self._due_at.get(refusal, 0.0):
             return False
-        self._due_at[refusal] = now + self._interval
+        self._due_at[refusal] = now + self._interval_seconds
         return True
 
     def note(self, exc: StorageUnavailable) -> None:
@@ -307,8 +306,8 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
         raise ChangesClashed("another request changed the same data at this moment") from exc
     if isinstance(exc, _UNFIT):
         if outage_log.claim():
-            is_right_missing = isinstance(exc, asyncpg.InsufficientPrivilegeError)
-            to_do = GRANTS if is_right_missing else "run 'wxauth migrate'; see 'wxauth check'"
+            lacks_right = isinstance(exc, asyncpg.InsufficientPrivilegeError)
+            to_do = GRANTS if lacks_right else "run 'wxauth migrate'; see 'wxauth check'"
             log.error("database_unfit", reason=reason_of(exc), what_to_change=to_do)
         raise StorageUnavailable("the database doesn't match this version: run 'wxauth check'") from exc
     if isinstance(exc, STATEMENT_LOST):
@@ -336,7 +335,7 @@ def raise_if_not_connected(exc: Exception, dsn: str) -> None:
         if variable is not None:
             text = _('invalid value for environment variable "{name}"', name=variable)
             raise DatabaseUrlRefused(NOT_USABLE) from ParameterRefused(text)
-        if "direct TLS" in str(exc) and "sslnegotiation=" not in dsn:
+        if _DIRECT_TLS_WORDS in str(exc) and "sslnegotiation=" not in dsn:
             text = Text("{message} (PGSSLNEGOTIATION)", message=str(exc))
             raise DatabaseUrlRefused(NOT_USABLE) from ParameterRefused(text)
         raise DatabaseUrlRefused(NOT_USABLE) from exc

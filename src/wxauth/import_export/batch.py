@@ -30,8 +30,9 @@ from wxauth.import_export.rules import (
     MatchedLine,
     Options,
 )
+from wxauth.settings.roles import ADMIN
 from wxauth.users.attributes import WrongAttributes, changed_names, patched
-from wxauth.users.status_queries import ADMIN, StatusAndRoles, StatusChange, change_status_and_roles
+from wxauth.users.status_queries import StatusAndRoles, StatusChange, change_status_and_roles
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _WITH_OWN_RULES: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")

@@ -13,7 +13,8 @@ from pydantic_core import to_json
 
 from wxauth.import_export.lines import IdentityKey
 from wxauth.import_export.queries import ConsentKey, StoredIdentity, UserToImport, Wanted
-from wxauth.users.status_queries import ADMIN, StatusAndRoles
+from wxauth.settings.roles import ADMIN
+from wxauth.users.status_queries import StatusAndRoles
 
 _CACHE_KIB: Final = 8192
 

@@ -16,11 +16,10 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.merging import merging_queries as queries, unionid_queries
 from wxauth.merging.merging_queries import UserInMerge
 from wxauth.sessions.queries import EndReason, end_logins_in_browsers
-from wxauth.settings.roles import MAX_ROLES, STAFF_ROLES
+from wxauth.settings.roles import ADMIN, MAX_ROLES, STAFF_ROLES
 from wxauth.users.attributes import add_missing_attributes
 from wxauth.users.erasure_queries import cancel_erasure
 from wxauth.users.status_queries import (
-    ADMIN,
     StatusAndRoles,
     StatusChange,
     change_status_and_roles,

@@ -44,6 +44,7 @@ class Cors:
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
         self._database = database
         self._origins = frozenset(settings.cors_origins)
+        # Clients insert the well-known path between the host and the path of the issuer (RFC 8414, section 3.1).
         at_root = {METADATA_PATH + urlsplit(settings.issuer).path}
         self._cors_paths = CORS_PATHS | at_root
         self._any_origin_paths = frozenset[str]()

@@ -73,13 +73,14 @@ async def redeem(
     *,
     session_id: UUID,
     resource_title: str | None = None,
-    is_public: bool = False,
+    repeats_within: timedelta = timedelta(0),
     expires_at: datetime,
     now: datetime,
 ) -> Redeemed | NotRedeemed:
     """Open the session of a login that was found by an authorization code or a device code, or return why not.
 
-    A used authorization code ends its session, because somebody else might have the code and the verifier.
+    A used authorization code ends its session, because somebody else might have the code and the verifier. If a code
+    with a challenge is sent again within `repeats_within`, the session stays open.
     """
     # Only a device redeems a login that has no authorization code.
     if found_login.code_hash is None and found_login.stage != Stage.APPROVED:
@@ -89,7 +90,7 @@ async def redeem(
         # The login has just been deleted, or a newer authorization code has just replaced this one.
         return NotRedeemed.UNKNOWN
     if login.stage == Stage.REDEEMED:
-        return await _refuse_used_code(transaction, login, is_public=is_public, now=now)
+        return await _refuse_used_code(transaction, login, repeats_within=repeats_within, now=now)
     until = login.granted_until if login.code_hash is None else login.code_expires_at
     if user is None or not is_still_approved(login, until, now=now):
         return NotRedeemed.DENIED
@@ -151,13 +152,13 @@ async def _refuse_poll(transaction: Transaction, login: SiteLogin, *, now: datet
 
 
 async def _refuse_used_code(
-    transaction: Transaction, login: LockedLogin, *, is_public: bool, now: datetime
+    transaction: Transaction, login: LockedLogin, *, repeats_within: timedelta, now: datetime
 ) -> NotRedeemed:
     if login.code_hash is None or login.user_id is None or login.session_id is None:  # a device code ends no session
         return NotRedeemed.SPENT
     grace = REPEATED_WITHIN if login.door in WECHAT_PAGE_DOORS else timedelta(0)
-    if is_public and login.code_challenge is not None:
-        grace = max(grace, PUBLIC_CLIENT_REPEATS_WITHIN)
+    if login.code_challenge is not None:
+        grace = max(grace, repeats_within)
     if grace:
         opened_at = await transaction.value(OPENED_AT, session_id=login.session_id)
         if opened_at is not None and now < opened_at + grace:

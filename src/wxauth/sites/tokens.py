@@ -33,7 +33,15 @@ from wxauth.sites import queries
 from wxauth.sites.authorization_codes import AuthorizationCodes
 from wxauth.sites.door import count_logged_in
 from wxauth.sites.queries import LockedLogin, SiteLogin
-from wxauth.sites.redeeming import SLOW_DOWN_SECONDS, NotRedeemed, Redeemed, challenge_of, login_of_code, redeem
+from wxauth.sites.redeeming import (
+    PUBLIC_CLIENT_REPEATS_WITHIN,
+    SLOW_DOWN_SECONDS,
+    NotRedeemed,
+    Redeemed,
+    challenge_of,
+    login_of_code,
+    redeem,
+)
 from wxauth.sites.targets import Target
 from wxauth.users.callers import ADMIN_SCOPE
 from wxauth.users.last_seen_queries import LastSeen
@@ -161,7 +169,7 @@ class SiteTokens:
                 login,
                 session_id=session_id,
                 resource_title=None if target.resource is None else target.resource.title,
-                is_public=client.is_public,
+                repeats_within=PUBLIC_CLIENT_REPEATS_WITHIN if client.is_public else timedelta(0),
                 expires_at=expires_at,
                 now=self.clock(),  # after the wait in the queue, during which the code might have expired
             )

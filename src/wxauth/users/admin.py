@@ -17,7 +17,7 @@ from wxauth.errors import ExternalIdTaken, LoginTooOld, NotFound
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sessions.list_queries import OPEN_SESSIONS, PAST_SESSIONS
 from wxauth.sessions.queries import EndReason, end_session_of_locked_user, end_sessions
-from wxauth.settings.roles import MAX_ROLES
+from wxauth.settings.roles import ADMIN, MAX_ROLES
 from wxauth.text_errors import TextError
 from wxauth.users import erasure_queries, user_queries
 from wxauth.users.attributes import Attributes, WrongAttributes, patch_attributes
@@ -26,7 +26,6 @@ from wxauth.users.erasure_queries import cancel_erasure
 from wxauth.users.schemas import UserDetailAnswer, listed_user_answer
 from wxauth.users.search_queries import USER_BY_ID, ListedUser
 from wxauth.users.status_queries import (
-    ADMIN,
     Ban,
     StatusAndRoles,
     StatusChange,

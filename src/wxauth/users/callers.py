@@ -23,8 +23,8 @@ from wxauth.limits.concurrency import Concurrency
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import OPENED_AT, READ_USER_IN_SESSION
 from wxauth.settings.addresses import plain_address
-from wxauth.settings.roles import STAFF_ROLES
-from wxauth.users.status_queries import ADMIN, UserIsGone, locked_user
+from wxauth.settings.roles import ADMIN, STAFF_ROLES
+from wxauth.users.status_queries import UserIsGone, locked_user
 from wxauth.web.answers import BEARER, GUARDED, Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.web.direct import NO_PARAMETERS, check_query_names

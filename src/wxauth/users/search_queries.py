@@ -15,9 +15,8 @@ from wxauth.core.clock import FIRST_ID, LAST_ID
 from wxauth.core.database import Database
 from wxauth.core.statements import Statement
 from wxauth.core.users import LAST_SEEN_AT, USER, UserFields, UserStatus
-from wxauth.settings.roles import Role
+from wxauth.settings.roles import ADMIN, Role
 from wxauth.users.phone_numbers import is_phone_number, possible_phone_numbers
-from wxauth.users.status_queries import ADMIN
 from wxauth.users.window_queries import SEARCH_SECONDS, search_in_windows
 from wxauth.web.pages import Page, PageQuery
 from wxauth.web.schemas import TEXT, DateOrTime, OrEmpty, StoredText

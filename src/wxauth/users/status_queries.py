@@ -23,7 +23,7 @@ from wxauth.core.users import IS_ADMINISTRATOR
 from wxauth.errors import AccountDisabled, AccountLeaving, LastAdmin
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sessions.queries import END_CONSOLES, EndReason, end_logins_in_browsers, end_selected, end_sessions
-from wxauth.settings.roles import STAFF_ROLES
+from wxauth.settings.roles import ADMIN, STAFF_ROLES
 
 
 class LockedUser(SQLModel):
@@ -61,9 +61,6 @@ UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' EN
   FROM jsonb_to_recordset(:accounts) AS given (id uuid, roles text[], ban jsonb)
  WHERE users.id = given.id
 """)
-ADMIN: Final = "admin"
-SUPPORT: Final = "support"
-"""Support may read all users and, of users who are not staff, ban, unban, end sessions, and clear profile and phone."""
 log = get_logger()
 
 

@@ -23,14 +23,16 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_body(model: type[Model], body: bytes) -> Model:
-    """Validate a JSON body, and return it as this model, without its invalid optional fields (see `read_anyway`)."""
+    """Validate a JSON body, and return it as this model, without its invalid optional fields (see `read_without_invalid_fields`)."""
     try:
         return model.model_validate_json(body)
     except ValidationError as exc:
-        return read_anyway(model, body, errors_of(exc))
+        return read_without_invalid_fields(model, body, errors_of(exc))
 
 
-def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
+def read_without_invalid_fields(
+    model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None
+) -> Model:
     """Read an invalid body without its invalid optional fields, which are those in `Lenient.optional`.
 
     An incomplete character, for example at the end of text that was cut off, makes only the field that contains it
@@ -72,7 +74,7 @@ def check_i_json(model: type[Model], body: bytes) -> None:
     fields = i_json_fields(model)
     values = i_json.parse(body.decode("utf-8-sig", errors="replace"))
     is_object = isinstance(values, dict) and not issubclass(model, RootModel)
-    # The value of a body that repeats a name is no object, and is refused as a whole.
+    # In place of an object that repeats a name, `parse` returns a list, which `check` refuses as a whole.
     parts = [(name, values[name]) for name in values if name in fields] if is_object else [("", values)]
     errors = []
     for name, value in parts:

@@ -118,7 +118,7 @@ class PageQuery(Parameters):
 
 
 class TimedPageQuery(PageQuery):
-    """The parameters that select a page of a list that is sorted by time and id."""
+    """As `PageQuery`, for a list that is sorted by time and id."""
 
     cursor: TimedCursor | None = Field(  # type: ignore[assignment]  # the type differs from that in `PageQuery`
         default=None, description="The `next_cursor` of the previous page."

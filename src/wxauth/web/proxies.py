@@ -81,6 +81,7 @@ class BehindProxies:
             if peer is not None and peer[0].startswith(_MAPPED_PREFIX):
                 scope["client"] = (peer[0].removeprefix(_MAPPED_PREFIX), peer[1])
             self._apply_forwarded_headers(scope)
+            # This test is only coarse, because `as_question` decides.
             if self._gateway_path is not None and self._gateway_path in scope["path"]:
                 scope = self._as_question(scope)
         await self._app(scope, receive, send)
@@ -93,6 +94,7 @@ class BehindProxies:
             if name == b"x-forwarded-for":
                 forwarded_for.append(value)
             elif name == b"x-forwarded-proto":
+                # The nearest proxy writes the last field. A list does not tell which of its schemes is the client's.
                 scheme = _SCHEMES.get(value)
         if not forwarded_for and scheme is None:
             return

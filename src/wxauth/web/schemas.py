@@ -154,5 +154,5 @@ class Lenient(BodyWithRules):
     left_out: ClassVar[Mapping[str, str]] = {}
     """The optional fields of this body that were ignored, each with the code of its problem.
 
-    `bodies.read_anyway` sets the attribute for one body. It is not a field, so callers cannot send it.
+    `bodies.read_without_invalid_fields` sets the attribute for one body. It is not a field, so callers cannot send it.
     """

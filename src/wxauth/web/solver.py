@@ -28,7 +28,7 @@ from wxauth.web.bodies import (
     i_json_fields,
     invalid_request,
     json_form,
-    read_anyway,
+    read_without_invalid_fields,
 )
 from wxauth.web.dependencies import Provided
 from wxauth_guard.errors import InvalidRequest, WxAuthError
@@ -153,7 +153,7 @@ def _body_argument(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
         # A caller may have sent the field `app_id` as the header `X-WX-App-Id`.
         headers = (name.removeprefix("x-").removeprefix("wx-").replace("-", "_") for name in request.headers)
         check_place(model, errors, {*request.query_params, *headers})
-        checked = read_anyway(model, body, errors, context)
+        checked = read_without_invalid_fields(model, body, errors, context)
         if must_be_i_json:
             check_i_json(model, body)
         return checked

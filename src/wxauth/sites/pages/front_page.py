@@ -10,7 +10,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from wxauth.errors import NotFound
-from wxauth.sites.pages.pages import pages_of
+from wxauth.sites.pages.pages import VARY_OF_FRONT_PAGE, pages_of
 from wxauth.users.callers import device_of
 from wxauth.web.dependencies import services_of
 from wxauth.web.edge import PROBLEM_KEY
@@ -42,9 +42,10 @@ async def _show(request: Request) -> Response:
     if _prefers_html(request.headers.getlist("accept")):
         services = await services_of(request)
         return (await pages_of(request, services.settings, await device_of(request))).front()
+    # The error is not raised, because the response needs its own `Vary`. The key makes it count and appear in the log.
     request.scope[PROBLEM_KEY] = error = NotFound("this path doesn't exist")
     response = problem_response(error, request.scope)
-    response.headers["Vary"] = "Accept, Accept-Language, User-Agent"
+    response.headers["Vary"] = VARY_OF_FRONT_PAGE
     return response
 
 

@@ -47,6 +47,7 @@ from wxauth.web.dependencies import SettingsDep
 from wxauth.web.edge import PROBLEM_KEY
 from wxauth_guard.problems import REQUEST_ID_KEY
 
+VARY_OF_FRONT_PAGE: Final = "Accept, Accept-Language, User-Agent"  # `/` also responds with a problem document
 CONFIRMED_FIELD: Final = "confirmed"
 STAY_FIELD: Final = "stay"
 _REPEATED_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
@@ -283,7 +284,7 @@ class Pages(Rendering):
             text=self._say(MESSAGES["front"].text),
             other_languages=self._in_other_languages("", ""),
         )
-        page.headers["Vary"] = "Accept, Accept-Language, User-Agent"
+        page.headers["Vary"] = VARY_OF_FRONT_PAGE
         return page
 
     def not_logged_out(self, name: str, site: Client | None, url: str | None) -> Response:
