@@ -412,7 +412,7 @@ async def test_overriding_the_guard_overrides_current(issuer: TestIssuer) -> Non
     def yielding() -> Iterator[Principal]:
         yield somebody
 
-    async with client_of(app) as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         app.dependency_overrides[guard] = of_request
         assert (await client.get("/")).json() == "/"
         for impossible in (yielding, lambda user: user):
@@ -422,6 +422,7 @@ async def test_overriding_the_guard_overrides_current(issuer: TestIssuer) -> Non
         app.dependency_overrides[guard.current] = yielding
         assert (await client.get("/")).json() == "o-1"
         del app.dependency_overrides[guard.current]
+    async with client_of(app) as client:
         for override in (lambda: somebody, awaited):
             app.dependency_overrides[guard] = override
             assert (await client.get("/")).json() == "o-1"
