@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_body(model: type[Model], body: bytes) -> Model:
-    """Validate a JSON body, and return it as this model, without its invalid optional fields (see `read_without_invalid_fields`)."""
+    """Validate a JSON body, and return it as this model (see `read_without_invalid_fields`)."""
     try:
         return model.model_validate_json(body)
     except ValidationError as exc:
