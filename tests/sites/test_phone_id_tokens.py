@@ -7,10 +7,12 @@ import pytest
 from jose import jwt
 
 from tests.fakes import START
+from tests.metrics import scrape
 from tests.problems import problem_of
 from tests.sites.browsers import BYE, House, id_claims
 from tests.sweeps import Sweep
 from tests.world import Phone, Stage, add_client
+from wxauth.login.proofs import Proofs
 from wxauth_desk.wechat import APPS, MOBILE_APP
 
 pytestmark = pytest.mark.shop(phone_id_token=True, logout_uris=[BYE])
@@ -99,3 +101,21 @@ async def test_only_a_client_that_was_added_for_it_is_served_and_wechat_is_not_a
     house.phone.client = await house.stage.make(erasure_grace_days=7)
     await house.erase(status=202)
     problem_of(await house.id_token(), "invalid_token", 401)
+
+
+async def test_each_refusal_is_counted_by_door_and_a_late_one_also_for_the_user(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem_of(await house.id_token(client_id="nobody"), "invalid_request", 422)
+    attempts = await house.stage.number("attempts")
+    prove = Proofs.prove
+
+    async def prove_while_the_client_changes(*args: Any, **options: Any) -> None:
+        await prove(*args, **options)
+        await house.change(phone_id_token=False)
+
+    monkeypatch.setattr(Proofs, "prove", prove_while_the_client_changes)
+    problem_of(await house.id_token(), "invalid_request", 422)
+    assert await house.stage.number("attempts") == attempts + 1
+    scraped = await scrape(house.stage.client)
+    assert scraped("wxauth_doors_total", door="phone", outcome="refused") == 2

@@ -50,11 +50,13 @@ class PhoneIdTokens:
             run on a phone; InvalidToken, if the session has ended; CannotOpen, RateLimited, StorageUnavailable,
             UnknownApp, WeChatError, WrongPerson.
         """
-        client = await _find_client(self.database, client_id)
-        kind = self.apps.find(caller.user.app_id).kind
-        if kind not in _AMR_BY_KIND:
-            raise WrongAppKind(f"a session of the kind {kind} isn't a session on a phone")
         try:
+            client = await _find_client(self.database, client_id)
+            if client is None:
+                raise _wrong_client()
+            kind = self.apps.find(caller.user.app_id).kind
+            if kind not in _AMR_BY_KIND:
+                raise WrongAppKind(f"a session of the kind {kind} isn't a session on a phone")
             # If no key is available, the request must fail before it uses up the code.
             await self.keys.id_token_key(client.id_token_alg, self.clock())
             await self.proofs.prove(caller, login_code, ip=ip)
@@ -62,7 +64,10 @@ class PhoneIdTokens:
             async with self.database.begin() as transaction:
                 user = await lock_and_count_caller(transaction, caller, now=now)
                 client = await _find_client(transaction, client_id)  # again, because it might have changed
-                await record_authorized(transaction, user, client.name, door=Door.PHONE, ip=ip, now=now)
+                if client is not None:
+                    await record_authorized(transaction, user, client.name, door=Door.PHONE, ip=ip, now=now)
+            if client is None:  # refused outside the transaction, which has counted the request for the user
+                raise _wrong_client()
             id_token = await self.id_tokens.issue(
                 client,
                 user,
@@ -81,8 +86,10 @@ class PhoneIdTokens:
         return id_token
 
 
-async def _find_client(database: Database | Transaction, client_id: str) -> Client:
+async def _find_client(database: Database | Transaction, client_id: str) -> Client | None:
     client = await find_site(database, client_id)
-    if client is None or not client.phone_id_token:
-        raise InvalidRequest.of("client_id", "must be a client that was added with --phone-id-token")
-    return client
+    return client if client is not None and client.phone_id_token else None
+
+
+def _wrong_client() -> InvalidRequest:
+    return InvalidRequest.of("client_id", "must be a client that was added with --phone-id-token")
