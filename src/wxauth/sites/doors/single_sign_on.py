@@ -25,7 +25,7 @@ from wxauth.sites.browser_login_queries import BrowserUser, lock_browser_user
 from wxauth.sites.door import AUTHORIZATION_CODE_LASTS, DOOR_LOGINS, Door, DoorOutcome
 from wxauth.sites.queries import SiteLogin
 from wxauth.sites.requests import HINTS, SiteRequest, SiteRequests, refusal
-from wxauth.sites.responses import AUTHORIZE_PATH, Browser, Onward, SentBack, response_to_site
+from wxauth.sites.responses import AUTHORIZE_PATH, Browser, Onward, response_to_site
 from wxauth.sites.secrets import NO_SUCH_PAGE
 from wxauth.sites.waiting import find_open_page
 
@@ -137,8 +137,9 @@ class SingleSignOn:
                 self.database.begin() as transaction,
             ):
                 user = await self._store_code(transaction, request, browser, code, expected=expected, now=now)
-        except RateLimited:
-            raise _limit_exceeded(request, "this user has too many requests in progress") from None
+        except RateLimited as exc:
+            DOOR_LOGINS.count(Door.SSO, DoorOutcome.REFUSED)
+            raise refusal(request, "temporarily_unavailable", exc.detail) from None
         if user is None:
             return None
         client_id = request.client.name
@@ -165,7 +166,7 @@ class SingleSignOn:
         # Because of abs(), times in the far future, which a clock that was ahead has stored, do not count.
         recent_codes_at = [at for at in user.codes_at if abs(now - at) < _MINUTE]
         if len(recent_codes_at) >= CODES_PER_MINUTE:
-            raise _limit_exceeded(request, "this browser has requested too many codes")
+            raise RateLimited("this browser has requested too many codes")
         time_left = user.authenticated_at - valid_after  # until the browser's login expires
         values = PagelessLogin(
             door=Door.SSO,
@@ -181,11 +182,6 @@ class SingleSignOn:
             browser_login_queries.RECORD_CODE, id=user.login_id, codes_at=codes_at, client_id=client_id
         )
         return user
-
-
-def _limit_exceeded(request: SiteRequest, description: str) -> SentBack:
-    DOOR_LOGINS.count(Door.SSO, DoorOutcome.REFUSED)
-    return refusal(request, "temporarily_unavailable", description)
 
 
 def _satisfies(user: BrowserUser, request: SiteRequest, *, now: datetime) -> bool:
