@@ -19,6 +19,7 @@ from tests.pictures.samples import MAKER, RED, encoded, every_format, is_close, 
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Body, Stage, bearer, behind, body_of, leave, unread
+from wxauth.limits.queries import PICTURES
 from wxauth.pictures.avatars import MAX_UPLOADS_OF_ONE_SESSION
 from wxauth.pictures.routes import uploaded_file
 from wxauth.pictures.thumbnails import MAX_SIDE
@@ -325,6 +326,12 @@ async def test_more_uploads_than_there_is_room_for_come_back_later(album: Album)
     may_end.set()
     assert {answer.status_code for answer in await asyncio.gather(*uploads)} == {200}
     assert await album.uploaded()
+
+
+async def test_a_broken_picture_counts_toward_the_limit(album: Album) -> None:
+    for _ in range(PICTURES.at_most):
+        problem_of(await album.upload(b"GIF89a"), "invalid_request", 422)
+    problem_of(await album.upload(encoded(plain())), "rate_limited", 429)
 
 
 # How pictures are served.

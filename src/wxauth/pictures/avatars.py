@@ -38,7 +38,7 @@ MAX_UPLOADS_OF_ONE_USER: Final = 8
 MAX_UPLOADS_OF_ONE_SESSION: Final = 4
 
 _ID_BYTES: Final = 16
-_FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(jpg|png)")
+_FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(jpg|png)")  # `_ID_BYTES` have 22 characters in base64url
 _EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png"}
 
 log = get_logger()
@@ -120,8 +120,9 @@ class Avatars:
 
     async def _make_thumbnail(self, user: UserInSession, file: bytes) -> Thumbnail:
         try:
+            # First, because already the check of a broken file occupies the event loop.
+            await PICTURES.count_user(self.database, user, now=self.clock())
             check_file(file)
-            await PICTURES.count_user(self.database, user, now=self.clock())  # before decoding, the expensive part
             lock = self._locks.setdefault(user.id, asyncio.Lock())
             async with lock:
                 return await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
