@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tests.metrics import Scraped, scrape
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, is_running, is_suspended, serving, until
 from tests.world import Client, Rows, Server, Stage, bearer, set_roles, until_locked
 from wxauth import __version__
+from wxauth.core.metrics import CountedBlock
 from wxauth_desk.wechat import create_simulator
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
@@ -68,6 +69,16 @@ async def test_a_refusal_of_wechat_is_counted_by_its_errcode(stage: Stage) -> No
         zip(refused, ("40029", "40164", "45011", "other"), strict=True), 1
     )
     assert scraped.counted("wxauth_requests_refused_total", "code") == {(code,): 1 for code in refused}
+
+
+@pytest.mark.parametrize(
+    ("ends_with", "outcomes"), [(ZeroDivisionError, ["internal_error"]), (asyncio.CancelledError, [])]
+)
+def test_a_cancelled_block_has_no_outcome(ends_with: type[BaseException], outcomes: list[str]) -> None:
+    counted: list[str] = []
+    with suppress(ends_with), CountedBlock(lambda outcome, _: counted.append(outcome)):
+        raise ends_with
+    assert counted == outcomes
 
 
 async def test_refreshes_are_counted_by_outcome(stage: Stage) -> None:

@@ -87,7 +87,6 @@ class Histogram(_Metric[prometheus_client.Histogram]):
     kind = prometheus_client.Histogram
 
     def observe(self, value: float, *labels: object) -> None:
-        """Record a duration in seconds, or another number, in the series with these labels."""
         self[labels].observe(value)
 
 
@@ -120,7 +119,7 @@ class CountedBlock:
             self.count(self.outcome, None)
         elif isinstance(exc, WxAuthError):
             self.count(exc.code, exc)
-        else:
+        elif isinstance(exc, Exception):  # a cancelled block, for example, has no outcome
             self.count(InternalError.code, None)
 
 
