@@ -166,6 +166,22 @@ async def test_an_id_in_a_cell_of_csv_is_kept_as_it_is(mover: Mover) -> None:
     assert {user["external_id"] for user in await mover.users()} == set(ids)
 
 
+@pytest.mark.parametrize(
+    ("cell", "items"),
+    [
+        ("[]", []),
+        ("[ ]", []),
+        ('"[ ""a|b"", ""c""]"', ["a|b", "c"]),
+        ("[shop]-7|[]8", ["[shop]-7", "[]8"]),
+        ('"[""a"', '["a'),  # which the field's own check refuses
+    ],
+)
+def test_a_list_in_a_cell_of_csv_is_json_or_divided(cell: str, items: object) -> None:
+    [line] = CsvLines(io.BytesIO(f"app_id,openid,former_external_ids\nwx,o,{cell}\n".encode()))
+    assert isinstance(line.text, bytes)
+    assert json.loads(line.text)["former_external_ids"] == items
+
+
 async def test_no_other_id_is_a_number(mover: Mover) -> None:
     for name in ("app_id", "openid", "unionid", "user_id"):
         await mover.import_lines({**ALICE, name: 1716543210123456789012345678})

@@ -45,6 +45,8 @@ NO_HEADER: Final = Fault(
 UNREAD_NAMES: Final = _("must contain the names that --map reads, but no line contains {names}")
 MAX_IGNORED_NAMES: Final = 100
 _ATTRIBUTE: Final = "attributes."
+# Any other cell that begins with a bracket is a text, such as `[shop]-7`.
+_JSON_LIST_OF_TEXTS: Final = re.compile(r'\s*\[\s*("|\]\s*$)')
 # The group matches the escape of a lone surrogate (half of an emoji).
 _ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
 
@@ -80,6 +82,7 @@ class _Lines:
         self._format = file_format
         self._start = file.tell()
         self._was_read = False
+        """Whether an iteration has reached the end of the file."""
         self.has_elements = False
         """Whether the numbers count the elements of a JSON document instead of lines."""
         self.ignored_names: list[str] = []
@@ -319,7 +322,7 @@ def _parsed_cell(name: str, cell: str) -> object:
     kind = _cell_kinds()[name]
     if kind is _CellKind.TEXT:
         return cell
-    if kind is _CellKind.LIST_OF_TEXTS and not cell.startswith('["'):  # the items of a JSON list may contain |
+    if kind is _CellKind.LIST_OF_TEXTS and not _JSON_LIST_OF_TEXTS.match(cell):  # whose items may contain |
         return cell.split("|")
     try:
         return i_json.parse(cell)
