@@ -36,9 +36,10 @@ _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "
 # Errors do not echo other names, which callers can choose.
 _NAMES_IN_ERRORS: Final = frozenset(
     """
-    client_assertion client_assertion_type client_id client_secret code code_challenge code_challenge_method
-    code_verifier device_code grant_type id_token_hint max_age nonce post_logout_redirect_uri prompt redirect_uri
-    refresh_token request resource response_mode response_type scope state token_type_hint ui_locales
+    access_token browser_ip browser_user_agent client_assertion client_assertion_type client_id client_secret code
+    code_challenge code_challenge_method code_verifier device_code grant_type id_token_hint max_age nonce number
+    post_logout_redirect_uri prompt redirect_uri refresh_token request resource response_mode response_type scope state
+    token token_type_hint ui_locales
     """.split()  # noqa: SIM905 - a list would need a line for each name
 )
 # `state` is among these, so that `sites.requests`, which has a lower limit, can tell the site that it is too long.
@@ -76,7 +77,7 @@ class Parameters(dict[str, str]):
 class Unreadable(OAuthError):
     """The error for a parameter that is too long, or contains a character that cannot be printed.
 
-    The message names only parameters of OAuth, because a caller may have chosen any other name.
+    The message names only parameters that wxauth reads, because a caller may have chosen any other name.
     """
 
     def __init__(self, name: str) -> None:
@@ -105,7 +106,7 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
     for name, value in pairs:
         if name not in _UNCHECKED and not _is_readable(name, value):
             refusal = Unreadable(name)
-            client_id = dict(pairs).get("client_id", "")
+            client_id = Parameters(pairs).get("client_id", "")
             loggable_id = client_id if is_client_name(client_id) else None
             log.info("parameter_refused", client_id=loggable_id, detail=refusal.description)
             raise refusal
