@@ -1,5 +1,7 @@
 """A sealed value opens only with its key and in its context, and only if it is unaltered."""
 
+import inspect
+import re
 from contextlib import aclosing
 from types import SimpleNamespace
 
@@ -7,12 +9,17 @@ import pytest
 
 from tests.world import Rows
 from wxauth.apps.queries import reseal_app
+from wxauth.checks import sealed as stored_kinds
+from wxauth.core import sealing
 from wxauth.core.database import Database
 from wxauth.core.sealing import CannotOpen, Sealer, derive_key
+from wxauth.service import resealing
 
 KEY, FORMER_KEY = (bytes([n]) * 32 for n in range(2))
 CONTEXT = b"session_key\0wxa\0openid-alice"
 SECRET = b"0123456789abcdef"
+# Values that expire within two hours, or are never stored, are never sealed again.
+SHORT_LIVED = {"hinted_user_context", "js_ticket_context", "link_number_context"}
 
 
 @pytest.fixture
@@ -49,6 +56,21 @@ def test_an_altered_shortened_or_extended_value_does_not_open(sealer: Sealer) ->
 
 def test_a_value_is_sealed_differently_each_time(sealer: Sealer) -> None:
     assert len({sealer.seal(b"", context=CONTEXT) for _ in range(100)}) == 100
+
+
+def test_each_stored_context_is_checked_resealed_and_forgotten() -> None:
+    contexts = {name for name in vars(sealing) if re.fullmatch(r"[a-z]\w*_context", name)}
+    checked = set(re.findall(r"sealing\.(\w+_context)", inspect.getsource(stored_kinds)))
+    assert checked == contexts - SHORT_LIVED, "add a kind to checks/sealed.py, or a reason to SHORT_LIVED"
+    kinds = {name for name, value in vars(stored_kinds).items() if isinstance(value, stored_kinds.SealedKind)}
+    assert len(kinds) == len(checked)
+    of_command = inspect.getsource(resealing)
+    in_sample = inspect.getsource(stored_kinds.some_values)
+    for kind in kinds:
+        assert len(re.findall(rf"\b{kind}\.opens\(", of_command)) == 1, f"`secret forget` must erase {kind}"
+        resealed = re.findall(rf"\breseal_row\({kind}\b|\b{kind}\.resealed\(", of_command)
+        assert len(resealed) == 1, f"`secret reseal` must replace {kind}"
+        assert kind in in_sample or kind == "SEALED_SIGNING_KEYS", f"`some_values` must return {kind}"
 
 
 def test_each_purpose_has_a_key_of_its_own() -> None:

@@ -104,7 +104,6 @@ class Sealer:
             raise CannotOpen("altered, or encrypted for another place") from exc
 
     def opens(self, sealed: bytes, *, context: bytes) -> bool:
-        """Return whether `open` succeeds with this value and context."""
         try:
             self.open(sealed, context=context)
         except CannotOpen:
