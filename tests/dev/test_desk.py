@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlencode, urljoin
 import httpx
 import pytest
 from aiohttp import web
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from tests.dev.running import Dev, running_dev
 from tests.processes import run, serving, until
@@ -21,6 +23,7 @@ from tests.world import Stage, bearer
 from wxauth.service.build import Timeouts
 from wxauth_desk.failures import failure_on_the_phone
 from wxauth_desk.wechat import ACCOUNT, APPS, Api, create_simulator
+from wxauth_desk.wechat.desk import phone_network
 from wxauth_desk.wechat.offered_faults import offered_faults
 
 RESOURCES = '[{"resource": "http://127.0.0.1:8005/mcp", "title": "Mine", "scopes": {"read": "read"}}]'
@@ -58,6 +61,24 @@ def test_the_page_sends_the_requests_of_a_real_phone_to_the_service_alone(dev: D
     for beside in (".evil.test/", "@evil.test/", "1/", ""):
         answer = httpx.get(f"{dev.wechat_url}/desk/request", headers={"X-Phone-Url": dev.url + beside})
         assert answer.status_code == 422, beside
+
+
+async def test_a_url_that_cannot_be_requested_is_a_failure_of_the_phones_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clients: list[httpx.AsyncClient] = []
+
+    class Client(httpx.AsyncClient):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            clients.append(self)
+
+    desk = Starlette(routes=[Route("/", phone_network("https://auth.test"))])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(desk), base_url="http://desk.test") as page:
+        monkeypatch.setattr(httpx, "AsyncClient", Client)
+        answer = await page.get("/", headers={"X-Phone-Url": "https://auth.test/\x7f"})
+    assert (answer.status_code, answer.text, answer.headers["x-phone-error"]) == (502, "InvalidURL", "1")
+    assert [client.is_closed for client in clients] == [True]
 
 
 @pytest.mark.process

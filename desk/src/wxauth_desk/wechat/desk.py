@@ -88,10 +88,10 @@ def phone_network(*urls: str) -> Handler:
             headers[PAGE_HEADER] = request.headers[PAGE_HEADER]
         body = await request.body()
         client = httpx.AsyncClient(verify=trusted_certificates(), trust_env=False, timeout=_TIMEOUT_SECONDS)
-        forwarded = client.build_request(request.method, url, headers=headers, content=body)
         try:
+            forwarded = client.build_request(request.method, url, headers=headers, content=body)
             answer = await client.send(forwarded, stream=True)
-        except httpx.HTTPError as exc:
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
             await client.aclose()
             return PlainTextResponse(type(exc).__name__, HTTPStatus.BAD_GATEWAY, headers={"X-Phone-Error": "1"})
 
