@@ -55,10 +55,12 @@ ADD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id)
 _CORRECT_OPENID: Final = Statement[Nothing]("""
 UPDATE identities SET openid = :openid, unionid = NULL
  WHERE app_id = :app_id AND openid = :unionid
+   AND awaits_login
    AND NOT EXISTS (SELECT FROM identities correct WHERE correct.app_id = :app_id AND correct.openid = :openid)
 """)
 _DELETE_MISNAMED: Final = Statement[Nothing]("""
 DELETE FROM identities WHERE app_id = :app_id AND openid = :unionid
+   AND awaits_login
    AND EXISTS (SELECT FROM identities correct WHERE correct.app_id = :app_id AND correct.openid = :openid)
 """)
 KEEP_MISNAMED: Final = Statement[Nothing](
@@ -71,8 +73,11 @@ WITH identity AS (
 )
 UPDATE users SET unionid = :unionid FROM identity WHERE users.id = identity.user_id
 """)
-# Whether the identity `other` and :unionid belong to two WeChat accounts of one user.
+# Whether the identity `other` and :unionid belong to two WeChat accounts of one user. The condition is null if this is
+# unknown.
 _IS_OF_ANOTHER_ACCOUNT: Final = """
+       -- Where WeChat makes up no openids, two openids of an app are of two accounts, even if `other` has no unionid.
+       -- At an app with snapshots, one of them might be made up, so while `other` has no unionid, this is unknown.
        (other.unionid <> :unionid OR (other.unionid IS NULL AND NOT :may_be_snapshot))
        -- the user has several accounts; otherwise, :unionid is an earlier unionid of the only one
    AND (EXISTS (SELECT FROM former_users WHERE former_users.user_id = other.user_id)
@@ -89,7 +94,7 @@ SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unioni
 -- the unionid's user does not have the identity, but another openid of the app, of the unionid's account
 SELECT 1 FROM unionids JOIN identities other USING (user_id)
  WHERE unionids.unionid = :unionid AND other.app_id = :app_id AND other.openid <> :openid
-   -- null if the unionid of `other` is unknown
+   -- if it is unknown whose `other` is, it counts as the account's other openid
    AND ({_IS_OF_ANOTHER_ACCOUNT}) IS NOT TRUE
    AND NOT EXISTS (SELECT FROM identities own
                     WHERE own.app_id = :app_id AND own.openid = :openid AND own.user_id = other.user_id)
@@ -116,7 +121,10 @@ async def check_unionid(
 
 
 async def correct_openid(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> None:
-    """Correct an openid, or delete the identity if another has the right one. The user is locked."""
+    """Correct an imported openid, or delete the identity if another has the right one.
+
+    The caller has locked the user of the imported identity, `People.misnamed_user_id`.
+    """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     await transaction.run(_CORRECT_OPENID, **identity)
     await transaction.run(_DELETE_MISNAMED, **identity)
