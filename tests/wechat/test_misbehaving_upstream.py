@@ -64,7 +64,7 @@ async def test_a_timeout_names_the_time_limit_of_its_call(service_asking: Servic
         with pytest.raises(WeChatTimeout, match=r"did not respond in 0\.2 s"):
             await call()
         with pytest.raises(WeChatTimeout, match=r"did not respond in 0\.6 s"):
-            await call(deadline=wechat.deadline(extra_time=0.4))
+            await call(deadline=wechat.deadline(extra_seconds=0.4))
 
 
 # Connections that fail.
@@ -101,7 +101,7 @@ async def test_a_login_for_which_no_connection_gets_free_keeps_its_code(service_
         client = await service_asking(upstream.url, wechat_timeout=2)
         wechat, app = service_asking.stage.services[WeChat], service_asking.stage.services.settings.apps[0]
         another = partial(wechat.call, Api.CODE2SESSION, app, "js_code=another", read=lambda _: None)
-        later = wechat.deadline(extra_time=60)
+        later = wechat.deadline(extra_seconds=60)
         others = [asyncio.create_task(another(deadline=later)) for _ in range(DEFAULT_MAX_CONNECTIONS)]
         await until(lambda: len(upstream.requests) == DEFAULT_MAX_CONNECTIONS)
         answered = await log_in(client)

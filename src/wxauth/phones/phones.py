@@ -223,7 +223,7 @@ class Phones:
         checked_openid = sent.openid if self.settings.phone_check_openid else None
         try:
             return await self.wechat_api.phone_number(
-                sent.app, sent.code, openid=checked_openid, extra_time=LATE_ANSWER_SECONDS
+                sent.app, sent.code, openid=checked_openid, extra_seconds=LATE_ANSWER_SECONDS
             )
         except errors.WeChatError as exc:
             # Without an errcode, WeChat has not judged the code.

@@ -46,11 +46,7 @@ class CodePicture:
 
 @part
 class WeChatApi:
-    """A client for the APIs that require the app's access token.
-
-    If WeChat refuses the token, the client renews it and sends the call once more, because WeChat has not executed
-    the call.
-    """
+    """If WeChat refuses the access token, the call is sent once more with a new one: WeChat has not executed it."""
 
     wechat: WeChat
     wechat_tokens: WeChatTokens
@@ -58,7 +54,9 @@ class WeChatApi:
     async def aclose(self) -> None:
         await self.wechat.aclose()
 
-    async def phone_number(self, app: App, code: str, *, openid: str | None, extra_time: float = 0.0) -> dict[str, Any]:
+    async def phone_number(
+        self, app: App, code: str, *, openid: str | None, extra_seconds: float = 0.0
+    ) -> dict[str, Any]:
         """Exchange the code of a phone button for WeChat's `phone_info`, whose content is not checked.
 
         A code works only once, within five minutes, and each success costs money. So the caller stores the content
@@ -68,7 +66,9 @@ class WeChatApi:
             another user), CodeUsed (errcode 40163), other WeChatError.
         """
         body = {"code": code} if openid is None else {"code": code, "openid": openid}
-        return await self._call(Api.PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
+        return await self._call(
+            Api.PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_seconds=extra_seconds
+        )
 
     async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
         """Return whether WeChat still accepts this session_key, given as base64 text, for this user."""
@@ -126,13 +126,13 @@ class WeChatApi:
         read: Callable[[dict[str, Any]], T],
         secrets: Sequence[str] = (),
         expected: frozenset[int] = frozenset(),
-        extra_time: float = 0.0,
+        extra_seconds: float = 0.0,
     ) -> T:
         """`query` begins with `&`, because it follows the access token."""
         # pydantic does not write Chinese characters as \uXXXX escapes, which not every API of WeChat decodes.
         content = None if body is None else to_json(body)
         # The time limit covers all requests, including those for a token.
-        deadline = self.wechat.deadline(extra_time=extra_time)
+        deadline = self.wechat.deadline(extra_seconds=extra_seconds)
 
         async def call_with(token: WeChatToken, *, handled: frozenset[int]) -> T:
             value = token.value.get_secret_value()

@@ -226,9 +226,9 @@ class WeChat:
         CALLS.count(api, "ok", "")
         return result
 
-    def deadline(self, *, extra_time: float = 0.0) -> float:
+    def deadline(self, *, extra_seconds: float = 0.0) -> float:
         """Return the event loop's time, in seconds, at which a call that begins now must end."""
-        return asyncio.get_running_loop().time() + self.timeout + extra_time
+        return asyncio.get_running_loop().time() + self.timeout + extra_seconds
 
     async def aclose(self) -> None:
         await self.transport.aclose()
