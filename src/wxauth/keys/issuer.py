@@ -76,6 +76,7 @@ class ResourceVerifier(Verifier):
     """
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
+        # The audience must not be empty, but `_accepts_audience` does not use it.
         super().__init__(issuer=settings.issuer, audience=settings.audience, keys=keys)
         self._resource_urls = frozenset(resource.resource for resource in settings.resources)
 

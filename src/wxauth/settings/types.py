@@ -25,7 +25,7 @@ SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 CENTURY_DAYS: Final = 36600
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 LAST_PORT: Final = 65535
-_MIN_EVENTS_KEPT_DAYS: Final = 180  # China's Cybersecurity Law requires network logs to be kept for six months
+_MIN_EVENTS_KEPT_DAYS: Final = 180  # the six months for which China's Cybersecurity Law requires network logs
 # The first group names a document that users agree to, and the second is its version.
 _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 
@@ -102,7 +102,6 @@ def _check_secrets_folder(value: Path) -> None:
 
 
 def check_title(value: str) -> None:
-    """Check the title of an app, a site, a resource or a scope."""
     if not is_title(value):
         raise WrongValue(_("must be 1 to 64 characters, without control characters, and not only spaces"))
 

@@ -44,7 +44,7 @@ SELECT users.id{_FROM_BROWSER_LOGIN} WHERE {_IS_VALID} FOR NO KEY UPDATE OF user
 """)
 # The statement locks the browser's login, so that the sweep (the deletion of expired rows) skips it.
 _LOCK_BROWSER_LOGIN: Final = Statement[BrowserUser](f"{_BROWSER_USER_FRAGMENT} FOR NO KEY UPDATE OF l")
-# `codes_at` is for the limit on codes per minute. The site must exist.
+# `codes_at` is for the limit on codes per minute. The caller has locked the site's client.
 RECORD_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
@@ -58,7 +58,7 @@ UPDATE browser_logins l
        cookie_hash = CASE WHEN l.cookie_hash = :cookie_hash THEN :new_cookie_hash ELSE l.cookie_hash END,
        proof_id = CASE WHEN l.cookie_hash = :cookie_hash THEN :proof_id ELSE l.proof_id END
   FROM identities i
-       -- Two logins may match, one by its cookie and one by the browser. The cookie of either will do for their user.
+ -- Two logins may match, one by its cookie and one by the browser. The cookie of either will do for their user.
  WHERE (l.cookie_hash = :cookie_hash OR l.browser_hash = :browser_hash) AND l.authenticated_at > :proved_after
    AND (i.app_id, i.openid) = (l.app_id, l.openid) AND i.user_id = :user_id
 RETURNING l.id, l.proof_id
@@ -102,8 +102,9 @@ async def store_proof(
 ) -> StoredBrowserLogin | None:
     """Renew the login of a locked user in this browser, or create a login with the id `login_id`.
 
-    `proving_login`, which the caller has locked, proves who uses the browser, and `new_cookie_hash` is derived from
-    it. The result is None if the proof is repeated, and another user, for example, has its login by now.
+    `proving_login`, which the caller has locked, proves who uses the browser. `new_cookie_hash` is the same whenever
+    this proof is repeated. Return None for a repeated proof whose browser's login, for example, has another user by
+    now.
     """
     values = {
         "browser_hash": browser_hash,

@@ -112,13 +112,13 @@ SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
 _LOGIN: Final = f"""{_LOGIN_COLUMNS}
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site WHERE c.removed_by IS NULL"""
 
-# The statement stores nothing if the user code is taken, or if the client was removed. As in `_WITH_LOCKED_CLIENT`, it
-# locks the client in a subquery. Because of the outer join with the single row of VALUES, the statement also stores the
-# login of an unregistered client, which has a `client_name`, but no row in `clients`.
+# The statement stores nothing if the user code is taken, or if the client was removed.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO site_logins ({_listed(_COLUMNS)})
 SELECT {_listed(_COLUMNS, ":", _IP_PARAMETER)}
+  -- because of the outer join, also for an unregistered client, which has a `client_name`, but no row in `clients`
   FROM (VALUES (true)) AS single_row
+  -- a subquery, as in `_WITH_LOCKED_CLIENT`
   LEFT JOIN LATERAL (SELECT name FROM clients WHERE name = :client_id AND removed_by IS NULL FOR KEY SHARE) c ON true
  WHERE :client_name::text IS NOT NULL OR c.name IS NOT NULL
 ON CONFLICT DO NOTHING RETURNING id
@@ -142,16 +142,14 @@ LAST_LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
    AND l.pressed_on = :page_id AND l.door = '{fragment(Door.LINK)}'
  ORDER BY l.presses DESC LIMIT 1
 """)
-# The statement finds nothing if the login was deleted, or if its client was removed. If two transactions decide about
-# one login, the second waits here for the commit of the first, and then sees what the first has stored.
+# The statement finds nothing if the login was deleted, or if its client was removed.
 LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
        EXISTS (SELECT FROM sessions s
                 WHERE s.id = l.claimed_session_id AND s.revoked_at IS NULL AND s.expires_at > :now)
            AS is_phone_session_open{_WITH_LOCKED_CLIENT} AND l.id = :id
    FOR UPDATE OF l
 """)
-# The statement finds and locks the login of this scene, or of a user code with one of these hashes. If two phones claim
-# one login, the second request waits here for the commit of the first.
+# The statement finds and locks the login of this scene, or of a user code with one of these hashes.
 LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN_COLUMNS}{_WITH_LOCKED_CLIENT}
    AND (l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[]))
    FOR UPDATE OF l
@@ -161,8 +159,7 @@ UPDATE site_logins SET ({_listed(_SAVED)}) = ROW ({_listed(_SAVED, ":", _IP_PARA
  WHERE id = :id
 """)
 # The statement stores the time of a device's poll, and returns whether the poll is too early. If it is, the interval
-# becomes `extra_seconds` longer. The second of two simultaneous polls waits here for the first, and then reads the time
-# that the first has stored.
+# becomes `extra_seconds` longer.
 POLL: Final = Statement[bool]("""
 WITH before AS (
     SELECT id, polled_at + make_interval(secs => poll_interval) > :now AS is_too_early
@@ -188,14 +185,13 @@ WITH opened AS (
 INSERT INTO website_sessions (client_id, session_id, browser_login_id)
 SELECT client_id, :session_id, browser_login_id FROM site_logins WHERE id = :id
 """)
-# The statement does not delete the row of a press before the `kept_until` of its page, because a press belongs to a
-# page. For any other row, the subquery is null. The statement skips locked rows, so that it does not wait for logins.
 _SWEEP: Final = Statement[UUID]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins l
      WHERE kept_until < :now
+       -- the row of a press is kept as long as its page; for any other row, the subquery is null
        AND COALESCE((SELECT kept_until FROM site_logins page WHERE page.id = l.pressed_on), l.kept_until) < :now
-     LIMIT :size FOR UPDATE SKIP LOCKED))
+     LIMIT :size FOR UPDATE SKIP LOCKED))  -- does not wait for logins
 RETURNING id
 """)
 
@@ -233,18 +229,17 @@ class ShownCode:
 
     @property
     def picture(self) -> CodePicture | None:
-        """The stored picture; None if there is none."""
         return CodePicture(self.content, self.content_type) if self.content and self.content_type else None
 
 
-# The statement finds the code only until the user has decided, or the code has expired. `created_after` excludes a code
-# that has expired although the login has not (see `scan_ends_at`). The row of a link also has a scene, but only a login
-# with a code to scan has a user code.
+# The statement finds the code only until the user has decided, or the code has expired.
 SHOWN_CODE: Final = Statement[ShownCode](f"""
 SELECT l.id, c.app_id, p.content, p.content_type
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site LEFT JOIN scan_pictures p ON p.login_id = l.id
  WHERE c.removed_by IS NULL
+   -- the row of a link also has a scene, but only a login with a code to scan has a user code
    AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({UNDECIDED_STAGES})
+   -- a code can expire before its login (see `scan_ends_at`)
    AND l.created_at > :created_after AND l.expires_at > :now
 """)
 # If two processes make the picture of one code, both get the picture that was stored first. DO UPDATE changes nothing,

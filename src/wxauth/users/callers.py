@@ -108,7 +108,6 @@ PrincipalDep = Annotated[Principal, Depends(principal_of), Entails(failures=(Ins
 
 
 async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: ClockDep) -> Caller:
-    """Read the caller with an app's access token."""
     return await read_caller(database, principal, now=clock())
 
 

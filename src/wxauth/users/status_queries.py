@@ -1,7 +1,8 @@
 """The statements that change the status (active or banned) and the roles of users.
 
 All changes of stored users pass through `change_status_and_roles`. A transaction that could remove an administrator
-locks all administrators. `lock_user` refuses to remove the last one. Merges and imports check this themselves.
+locks all administrators. With `could_remove_administrator`, `lock_user` refuses to remove the last one. Merges and
+imports check this themselves.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set as AbstractSet
@@ -83,7 +84,7 @@ class Ban:
 class StatusAndRoles:
     roles: tuple[str, ...]
     ban: Ban | None = None
-    erase_at: datetime | None = None
+    erase_at: datetime | None = None  # only read here: `change_status_and_roles` does not store it
 
     @classmethod
     def of(cls, row: LockedUser) -> Self:
@@ -216,7 +217,7 @@ async def lock_with_administrators(
 
 @asynccontextmanager
 async def locked_user(
-    database: Database, user_id: UUID, *, could_remove_administrator: bool = False
+    database: Database, user_id: UUID, *, could_remove_administrator: bool
 ) -> AsyncIterator[tuple[Transaction, StatusAndRoles]]:
     """Open a transaction that locks a user, and yield the user's status and roles, too.
 
@@ -227,9 +228,7 @@ async def locked_user(
         yield transaction, account
 
 
-async def lock_user(
-    transaction: Transaction, *, user_id: UUID, could_remove_administrator: bool = False
-) -> StatusAndRoles:
+async def lock_user(transaction: Transaction, *, user_id: UUID, could_remove_administrator: bool) -> StatusAndRoles:
     """Lock a user, as `locked_user`, in a given transaction.
 
     Raises: ChangedMeanwhile, too, if the user has just become an administrator.
