@@ -17,7 +17,11 @@ def test_each_parameter_that_is_read_is_named_if_it_is_repeated() -> None:
     names = {name for source in sources for name in READ.findall(source)}
     assert names >= {"client_id", "token", "number", "code_challenge"}
     for name in sorted(names - {"resource"}):  # for which the error says more
-        with pytest.raises(OAuthError, match=rf"occurs twice: {name}$"):
-            refuse_repeated(parse_parameters(f"{name}=a&{name}=b"))
-    with pytest.raises(OAuthError, match=r"a parameter occurs twice$"):
-        refuse_repeated(parse_parameters("evil=a&evil=b"))
+        assert description_of(name) == f"a parameter occurs twice: {name}"
+    assert description_of("evil") == "a parameter occurs twice"
+
+
+def description_of(repeated: str) -> str:
+    with pytest.raises(OAuthError) as refusal:
+        refuse_repeated(parse_parameters(f"{repeated}=a&{repeated}=b"))
+    return refusal.value.description
