@@ -41,7 +41,7 @@ class NewWebhook(BaseModel):
     url: _Url = Field(description="An https URL, or an http URL on a private network.")
     types: list[SiblingEventType] | None = Field(
         default=None,
-        description="The types of events to send. If the list is empty or absent, all types are sent.",
+        description="The types of events to send. Default: all types.",
     )
 
 
