@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
+from defusedxml.ElementTree import fromstring
 
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Admin, Stage, body_of, recorded
@@ -11,6 +12,7 @@ from wxauth.core.services import Services
 from wxauth.service.app import create_app
 from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator, create_simulator
 from wxauth_desk.wechat.people import openid_of
+from wxauth_desk.wechat.push import sign_push
 
 pytestmark = pytest.mark.usefixtures("simulated")
 
@@ -56,6 +58,12 @@ async def test_the_service_accepts_the_simulators_messages(stage: Stage, app_id:
     assert (await stage.user(alice))["nickname"] is None
     assert (await push(app_id=app_id, event="user_authorization_cancellation")).json()["is_taken"]
     assert (await stage.me(alice)).json()["code"] == "invalid_token"
+
+
+@pytest.mark.parametrize("text", ["]]>", "a]]>b]]>", "]]]>&<x>"])
+def test_xml_contains_any_text_of_a_message(text: str) -> None:
+    signed = sign_push(APPS[0], {"Attach": text}, mode="plain", format="xml", timestamp="1", nonce="1")
+    assert fromstring(signed.body).findtext("Attach") == text
 
 
 @of_every_kind

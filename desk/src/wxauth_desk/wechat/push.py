@@ -77,7 +77,7 @@ class _Attempt(NamedTuple):
 
 
 def make_event_message(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) -> dict[str, Any]:
-    """Return the message of an event. `now` is in seconds since the epoch."""
+    """`now` is in seconds since the epoch."""
     return {
         "ToUserName": f"gh_{app_id[-12:]}",
         "FromUserName": f"o{app_id}-push",  # WeChat's push service, and not the user
@@ -255,4 +255,7 @@ def _content(value: object) -> str:
         return "".join(f"<item>{_content(item)}</item>" for item in value)
     if isinstance(value, dict):
         return _elements(value)
-    return str(value) if isinstance(value, int) else f"<![CDATA[{value}]]>"
+    if isinstance(value, int):
+        return str(value)
+    # A `]]>` in the value would end the section, so it is divided between two sections.
+    return f"<![CDATA[{str(value).replace(']]>', ']]]]><![CDATA[>')}]]>"
