@@ -24,7 +24,8 @@ from wxauth.settings.settings import DatabaseSettings
     "revision",
     default="head",
     show_default=True,
-    help="The revision to migrate to. If you specify an older revision, later revisions are reverted.",
+    help="The revision to migrate to. If you specify an older revision, later revisions are reverted, which "
+    "deletes what only they store. Only for `base`, the command asks you to confirm first.",
 )
 @yes_option
 def migrate(revision: str) -> None:
