@@ -19,7 +19,7 @@ from wxauth.core.connecting import DEADLINES
 from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.core.services import Services
 from wxauth.keys.keyring import REFRESH_PAUSE_SECONDS, KeyRing
-from wxauth.keys.models import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER
+from wxauth.keys.models import JWKS_MAX_AGE_SECONDS, LONGEST_TOKEN_TTL_SECONDS, RETIRES_AFTER
 from wxauth.service.resealing import Resealed, SealedCounts, forget, reseal
 from wxauth.session_keys.queries import replace_session_keys, session_keys_sealed_otherwise
 
@@ -43,7 +43,7 @@ async def test_a_rotated_key_is_published_at_once_and_signs_when_caches_have_had
     first = kid_of(await stage.login("alice"))
     rotated = await stage.services[KeyRing].rotate()
     assert await kids(stage.services) == [first, rotated.kid]
-    stage.clock.advance(seconds=SEEN_WITHIN + JWKS_MAX_AGE + CLOCKS_APART)
+    stage.clock.advance(seconds=SEEN_WITHIN + JWKS_MAX_AGE_SECONDS + CLOCKS_APART)
     assert kid_of(await stage.login("alice")) == first
     stage.clock.now = rotated.activates_at
     assert kid_of(await stage.login("alice")) == rotated.kid
@@ -52,7 +52,9 @@ async def test_a_rotated_key_is_published_at_once_and_signs_when_caches_have_had
 async def test_a_former_key_is_published_until_the_last_token_of_any_lifetime_has_expired(stage: Stage) -> None:
     [first], alice = await kids(stage.services), await stage.login()
     rotated = await stage.services[KeyRing].rotate()
-    stage.clock.now = rotated.activates_at + timedelta(seconds=LONGEST_TOKEN_TTL + SEEN_WITHIN + 2 * CLOCKS_APART)
+    stage.clock.now = rotated.activates_at + timedelta(
+        seconds=LONGEST_TOKEN_TTL_SECONDS + SEEN_WITHIN + 2 * CLOCKS_APART
+    )
     assert await kids(stage.services) == [first, rotated.kid]
     problem_of(await stage.me(alice), "token_expired", 401)
     stage.clock.now = rotated.activates_at + RETIRES_AFTER
@@ -98,7 +100,7 @@ async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth:
     status, output, _ = await wxauth("keys", "rotate")
     kid, signs_from = output.strip().split(" signs from ")
     assert status == 0
-    assert datetime.fromisoformat(signs_from) - before >= timedelta(seconds=JWKS_MAX_AGE + SEEN_WITHIN)
+    assert datetime.fromisoformat(signs_from) - before >= timedelta(seconds=JWKS_MAX_AGE_SECONDS + SEEN_WITHIN)
     listed = json.loads((await wxauth("keys", "list", "--json"))[1])["items"]
     assert [(key["kid"], key["state"]) for key in listed] == [(first, "signing"), (kid, "next")]
     assert (listed[1]["signs_from"], listed[1]["published_until"]) == (signs_from, None)

@@ -20,7 +20,7 @@ from wxauth.events import webhooks
 from wxauth.housekeeping import housekeeping
 from wxauth.import_export.importing import PAUSES_SECONDS
 from wxauth.keys import keyring
-from wxauth.keys.models import JWKS_MAX_AGE, SIGNS_AFTER
+from wxauth.keys.models import JWKS_MAX_AGE_SECONDS, SIGNS_AFTER
 from wxauth.limits import queries as rates
 from wxauth.pictures import thumbnails
 from wxauth.pictures.avatars import MAX_FILE_BYTES
@@ -327,9 +327,9 @@ LIMITS = {
     "keyring.REFRESH_PAUSE_SECONDS": said(
         "keys/keyring", seconds_until_known(keyring.REFRESH_PAUSE_SECONDS), r"within (\d+) seconds", "keys/routes"
     ),
-    "JWKS_MAX_AGE": said(
+    "JWKS_MAX_AGE_SECONDS": said(
         "keys/models",
-        JWKS_MAX_AGE // 60,
+        JWKS_MAX_AGE_SECONDS // 60,
         r"(?:response for|fuses? them within|reject them within|for more than) (\w+) minutes",
         "keys/routes",
         "cli/keys",

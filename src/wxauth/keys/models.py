@@ -43,17 +43,19 @@ class SigningKeyRow(StoredSigningKey, table=True):
 
 RSA_ALGORITHM: Final = "RS256"  # signs only id_tokens and logout tokens
 JWKS_PATH: Final = "/.well-known/jwks.json"
-JWKS_MAX_AGE: Final = 300  # seconds for which other services and caches may store the keys
-# Until a key retires, not the present setting counts, because another replica, or this replica before a restart, may
-# have issued tokens that live longer.
-LONGEST_TOKEN_TTL: Final = 86400
+JWKS_MAX_AGE_SECONDS: Final = 300  # for which other services and caches may store the keys
+# A key retires after the longest lifetime that a setting allows. The present setting does not count, because another
+# replica, or this replica before a restart, may have issued tokens that live longer.
+LONGEST_TOKEN_TTL_SECONDS: Final = 86400
 
 # Every worker reads the keys after a pause of 5 s (`REFRESH_PAUSE_SECONDS`), and a statement takes at most 8 s
-# (`Deadlines.total`), so a worker usually knows a change within 15 s. Every cache fetches it within JWKS_MAX_AGE after
-# that. The clocks of replicas and other services may differ by 30 s, and 15 s are a reserve for slow reads.
-_UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
+# (`Deadlines.total`), so a worker usually knows a change within 15 s. Every cache fetches it within
+# `JWKS_MAX_AGE_SECONDS` after that. The clocks of replicas and other services may differ by 30 s, and 15 s are a
+# reserve for slow reads.
+_UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE_SECONDS + 60)
 SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
-RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW  # after its successor has begun to sign
+# A key retires so long after its successor has begun to sign.
+RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL_SECONDS) + _UNTIL_ALL_KNOW
 # A key that begins to sign later was created by a replica whose clock was ahead, so it is not the next key.
 _MAX_WAIT: Final = 2 * SIGNS_AFTER
 
@@ -66,8 +68,6 @@ NO_SUCH_KEY: Final = NotFound("no published key has this ID: tokens of a withdra
 
 
 class KeyState(StrEnum):
-    """The state of a published key."""
-
     NEXT = "next"
     SIGNING = "signing"
     FORMER = "former"  # published until the tokens that it has signed have expired
@@ -78,7 +78,7 @@ def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
 
 
 def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:
-    """Return the newest active key or, if no key is active yet, the oldest key."""
+    """Return the newest active key or, if no key is active yet, the oldest key. `keys` must not be empty."""
     for key in reversed(keys):
         if key.activates_at <= now:
             return key
@@ -86,7 +86,7 @@ def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:
 
 
 def key_state(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
-    """Return the present state of a key, which must be one of `keys`."""
+    """`key` must be one of `keys`."""
     if key.kid == signing_key_of(keys, now).kid:
         return KeyState.SIGNING
     return KeyState.NEXT if key.activates_at > now else KeyState.FORMER
@@ -163,6 +163,6 @@ def _with_successor(keys: Keys, successor: StoredSigningKey, *, signer: StoredSi
 
 
 def _activating_at(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:
-    """If the key's `created_at` is later, because a clock was ahead, the copy's is this time, too."""
+    """Return a copy that begins to sign then. A later `created_at`, from a clock that was ahead, is corrected, too."""
     dates = {"created_at": min(key.created_at, activates_at), "activates_at": activates_at, "retires_at": None}
     return key.model_copy(update=dates)

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from wxauth.core.logs import get_logger
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.keyring import NOT_READ, KeyRing
-from wxauth.keys.models import JWKS_MAX_AGE, JWKS_PATH, NO_SUCH_KEY
+from wxauth.keys.models import JWKS_MAX_AGE_SECONDS, JWKS_PATH, NO_SUCH_KEY
 from wxauth.keys.queries import KeyAnswer, list_published
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.answers import cacheable_response
@@ -91,7 +91,7 @@ async def read_signing_keys(request: Request, keys: KeyRingDep) -> Response:
     await keys.refresh_for_first_site()
     content = keys.jwks
     etag = f'"{sha256(content).hexdigest()[:_ETAG_DIGITS]}"'
-    headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
+    headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE_SECONDS}"}
     return cacheable_response(request, content, etag=etag, headers=headers, media_type="application/json")
 
 

@@ -10,7 +10,7 @@ from wxauth.clients.assertions import PRIVATE_KEY_JWT, SIGNING_ALGS
 from wxauth.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.clients.models import CLAIMS, ID_TOKEN_ALGS, SITE_SCOPE_NAMES
 from wxauth.i18n import languages, lazy_gettext as _
-from wxauth.keys.models import JWKS_MAX_AGE, JWKS_PATH
+from wxauth.keys.models import JWKS_MAX_AGE_SECONDS, JWKS_PATH
 from wxauth.settings.resources import Resource
 from wxauth.siblings.introspection_routes import INTROSPECTION_PATH
 from wxauth.sites.oauth_routes import DEVICE_PATH, END_SESSION_PATH, REVOKE_PATH, TOKEN_PATH, USERINFO_PATH
@@ -97,7 +97,7 @@ async def metadata(settings: SettingsDep) -> JSONResponse:
     `/.well-known/openid-configuration` and `/.well-known/oauth-authorization-server` return the same document.
     """
     document = _metadata(settings.issuer, settings.resources, has_documents=bool(settings.client_documents))
-    return JSONResponse(document, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
+    return JSONResponse(document, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE_SECONDS}"})
 
 
 def metadata_at_root(path: str) -> list[DirectRoute]:
