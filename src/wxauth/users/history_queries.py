@@ -55,8 +55,6 @@ class HistoryQuery(PageQuery):
 
 
 class EventsQuery(HistoryQuery):
-    """The filters for events."""
-
     actor: Annotated[str, StringConstraints(strip_whitespace=True, pattern=_ACTOR)] | None = Field(
         default=None,
         description="List only events that this actor caused: the ID of a user, the name of a service client "
@@ -70,8 +68,6 @@ class EventsQuery(HistoryQuery):
 
 
 class LoginsQuery(HistoryQuery):
-    """The filters for logins."""
-
     app_id: StoredText | None = Field(default=None, description="List only logins in this app.")
     network: Annotated[Network | None, OrEmpty] = Field(
         default=None, description="List only logins from this network (CIDR) or address, such as `203.0.113.0/24`."
@@ -202,7 +198,7 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
         filters["user_id"] = query.user_id
     logins_between = partial(_logins_between, database, statement, filters)
     if is_indexed:
-        return Page.of(await logins_between(before, lowest, query.limit + 1), query.limit)
+        return Page.of(await logins_between(before=before, lowest=lowest, limit=query.limit + 1), query.limit)
     return await search_in_windows(
         database,
         _LOWEST_IN_WINDOW,
@@ -219,6 +215,7 @@ async def _logins_between(
     database: Database,
     statement: Statement[ListedLogin],
     filters: Mapping[str, object],
+    *,
     before: UUID,
     lowest: UUID,
     limit: int,

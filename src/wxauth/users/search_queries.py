@@ -144,7 +144,7 @@ async def find_users(
     users_between = partial(_users_between, database, filters, only_admins=only_admins)
     before = query.cursor or LAST_ID
     if "user_ids" in filters or only_admins:  # an index finds these users
-        return Page.of(await users_between(before, FIRST_ID, query.limit + 1), query.limit)
+        return Page.of(await users_between(before=before, lowest=FIRST_ID, limit=query.limit + 1), query.limit)
     # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
     # remaining users. The search with the index has no other filters.
     is_indexed = filters.keys() == {"part"} and len(filters["part"]) >= MIN_INDEXED_LENGTH
@@ -177,7 +177,7 @@ async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> 
 
 
 async def _users_between(
-    database: Database, filters: Mapping[str, Any], before: UUID, lowest: UUID, limit: int, *, only_admins: bool
+    database: Database, filters: Mapping[str, Any], *, before: UUID, lowest: UUID, limit: int, only_admins: bool
 ) -> Sequence[ListedUser]:
     statement = _search_statement(frozenset(filters), only_admins=only_admins)
     return await database.rows(statement, **filters, before=before, lowest=lowest, limit=limit)

@@ -1,20 +1,24 @@
 """The search for rows that no index finds, which examines windows of rows, the newest first, for a limited time."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from itertools import chain, repeat
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from wxauth.core.clock import FIRST_ID
 from wxauth.core.database import Database
 from wxauth.core.statements import Statement
-from wxauth.web.pages import Page, RowWithId, cursor_at
+from wxauth.web.pages import HasId, Page, RowWithId, cursor_at
 
 SEARCH_SECONDS: Final = 1.0
 
-RowSearch = Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]]
-"""The arguments are the id before which to find rows, the lowest id, and the largest number. The newest come first."""
+FoundRow_co = TypeVar("FoundRow_co", bound=HasId, covariant=True)
+
+
+class RowSearch(Protocol[FoundRow_co]):
+    def __call__(self, *, before: UUID, lowest: UUID, limit: int) -> Awaitable[Sequence[FoundRow_co]]:
+        """Find the newest rows in a range of ids, which includes `lowest`, but not `before`."""
 
 
 async def search_in_windows(
@@ -40,13 +44,13 @@ async def search_in_windows(
     for size in chain(windows, repeat(windows[-1])):
         found_id = await database.value(lowest_in_window_query, before=before, size=size)
         lowest_in_window = lowest if found_id is None else max(found_id, lowest)
-        rows += await search(before, lowest_in_window, limit + 1 - len(rows))
+        rows += await search(before=before, lowest=lowest_in_window, limit=limit + 1 - len(rows))
         if lowest_in_window == lowest or len(rows) > limit:
             break
         before = lowest_in_window
         time_is_over = monotonic() - began_at > seconds
         if search_remaining is not None and (time_is_over or size == windows[-1]):
-            rows += await search_remaining(before, lowest, limit + 1 - len(rows))
+            rows += await search_remaining(before=before, lowest=lowest, limit=limit + 1 - len(rows))
             break
         if time_is_over:
             return Page(rows, cursor_at(before), is_incomplete=True)
