@@ -12,7 +12,7 @@ from typing import Final, LiteralString, TypeVar
 from uuid import UUID
 
 from wxauth.core.database import ChangedMeanwhile, Database, retrying
-from wxauth.core.statements import Batched, Statement
+from wxauth.core.statements import Batched, Statement, fragment
 from wxauth.core.trail import SYSTEM, Actor
 from wxauth.core.users import USER, UserInSession
 from wxauth.sessions.list_queries import NO_ADDRESS
@@ -23,7 +23,7 @@ from wxauth.sessions.refresh_tokens import Lifetimes, RefreshToken
 class RefreshRefusal(StrEnum):
     """Why wxauth refuses a genuine refresh token."""
 
-    UNKNOWN = "unknown"  # or a session of another client: a website's sessions only its own client can refresh
+    UNKNOWN = "unknown"  # or another client's session, because only the website's own client can refresh its sessions
     DISABLED = "disabled"
     REVOKED = "revoked"
     EXPIRED = "expired"
@@ -37,7 +37,7 @@ class RefreshRefusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RefreshRefused:
-    why: str
+    why: str  # a `RefreshRefusal`, as the text that `_WHY_NOT` returns
     user_id: UUID | None = None
     banned_until: datetime | None = None
     app_id: str | None = None
@@ -56,8 +56,6 @@ Rotated = TypeVar("Rotated", bound=RotatedSession)
 
 
 class RotatedSessionOfWebsite(RotatedSession):
-    """A website's session after the use of its refresh token."""
-
     scope: str
     authenticated_at: datetime
     authenticated_by: str
@@ -123,6 +121,8 @@ UPDATE sessions s
        created_at = CASE WHEN {_IS_NEWEST} THEN {_BEGAN_AT} ELSE s.created_at END,
        last_used_at = CASE WHEN {_IS_GOOD} THEN :now ELSE s.last_used_at END{set_further}
   FROM {source}
+-- RETURNING reads the row after the update. A token that was just rotated is then the one before the newest. It is good
+-- even without a grace period, because rotated_at is :now, and BETWEEN includes its bounds.
 RETURNING {return_first}s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app_id, s.openid{return_further},
           {USER}
 """
@@ -166,14 +166,16 @@ _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
 # used now, for example because a ban was just lifted.
 _WHY_NOT: Final = Statement[RefreshRefused](f"""
 SELECT * FROM (
-    SELECT CASE WHEN s.id IS NULL THEN 'unknown'
-                WHEN status = 'disabled' THEN 'disabled'
-                WHEN revoked_reason = 'replaced' THEN 'replaced'
-                WHEN revoked_at IS NOT NULL THEN 'revoked'
-                WHEN NOT ({_IS_FOR_RESOURCE}) THEN 'other_resource'
-                WHEN LEAST(expires_at, s.created_at + make_interval(secs => :max_age)) <= :now THEN 'expired'
-                WHEN NOT {_GRANTED} @> :requested_scopes::text[] THEN 'beyond_grant'
-                WHEN s.client_id IS NOT NULL AND NOT ({_IS_IN_SCOPE}) THEN 'out_of_scope' END AS why,
+    SELECT CASE WHEN s.id IS NULL THEN '{fragment(RefreshRefusal.UNKNOWN)}'
+                WHEN status = 'disabled' THEN '{fragment(RefreshRefusal.DISABLED)}'
+                WHEN revoked_reason = '{fragment(EndReason.REPLACED)}' THEN '{fragment(RefreshRefusal.REPLACED)}'
+                WHEN revoked_at IS NOT NULL THEN '{fragment(RefreshRefusal.REVOKED)}'
+                WHEN NOT ({_IS_FOR_RESOURCE}) THEN '{fragment(RefreshRefusal.OTHER_RESOURCE)}'
+                WHEN LEAST(expires_at, s.created_at + make_interval(secs => :max_age)) <= :now
+                    THEN '{fragment(RefreshRefusal.EXPIRED)}'
+                WHEN NOT {_GRANTED} @> :requested_scopes::text[] THEN '{fragment(RefreshRefusal.BEYOND_GRANT)}'
+                WHEN s.client_id IS NOT NULL AND NOT ({_IS_IN_SCOPE})
+                    THEN '{fragment(RefreshRefusal.OUT_OF_SCOPE)}' END AS why,
            users.id AS user_id, banned_until, s.app_id, s.resource
       FROM (VALUES (:session_id::uuid)) AS asked (id)
       LEFT JOIN (sessions s JOIN users ON users.id = s.user_id)
@@ -236,9 +238,9 @@ async def _rotate(
     database: Database,
     statement: Statement[Rotated],
     token: RefreshToken,
-    further_values: Mapping[str, object],
+    further_values: Mapping[str, object],  # of `statement`
     *,
-    website: Mapping[str, object],
+    website: Mapping[str, object],  # of `_WHY_NOT`, which asks for them even if the session belongs to no website
     ip: str | None,
     lifetimes: Lifetimes,
     now: datetime,
