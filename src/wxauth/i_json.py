@@ -12,8 +12,8 @@ from pydantic import BeforeValidator
 from wxauth.i18n import lazy_gettext as _
 from wxauth.text_errors import WrongValue
 
-# These values stand for what is not I-JSON. `check` refuses them, even if they were written and parsed again, and no ID
-# can be one of them.
+# `parse` returns these values in place of what is not I-JSON. `check` refuses them, even after they were written as
+# JSON and parsed again, and no ID can be one of them.
 _INEXACT_NUMBER: Final = nan
 _OBJECT_WITH_REPEATED_NAME: Final = [-inf, inf, -inf]
 _ALIKE_BELOW: Final = 10**21  # JavaScript prints larger numbers with an exponent
@@ -26,13 +26,13 @@ _TEXT_OF_NUMBER: Final = re.compile(r'"(-?[0-9][0-9.]{15,})"')  # a shorter numb
 
 
 class NotIJson(WrongValue):
-    """The error for a value that is not I-JSON."""
+    pass
 
 
 def parse(text: str) -> Any:
-    """Parse JSON, with values that `check` refuses in place of inexact fractions and of objects that repeat a name.
+    """Parse JSON. The caller passes the result to `check`, or the part of the result that must be I-JSON.
 
-    The caller passes the result to `check`, or the part of the result that must be I-JSON.
+    In place of inexact fractions and of objects that repeat a name, the result contains values that `check` refuses.
     """
     try:
         return _decoder.decode(text)
@@ -82,7 +82,7 @@ def parse_typed(text: str) -> Any:
 
 
 def quotes_of_numbers(value: object) -> int:
-    """Return the number of quotation marks around numbers in a value that can only be text.
+    """Return the number of quotation marks in a value around numbers that I-JSON can contain only as text.
 
     Limits of size do not count them, because numbers that were stored before wxauth required I-JSON became such texts.
     """
@@ -118,7 +118,7 @@ def _is_exact(number: float) -> bool:
     return isfinite(double) and (isinstance(number, float) or Decimal(repr(double)) == number)
 
 
-def _number(literal: str) -> float:
+def _exact_number(literal: str) -> float:
     double = float(literal)
     if not isfinite(double):
         return _INEXACT_NUMBER
@@ -133,5 +133,5 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
 
 
 _decoder: Final = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_number, parse_constant=lambda _name: _INEXACT_NUMBER
+    object_pairs_hook=_object, parse_float=_exact_number, parse_constant=lambda _name: _INEXACT_NUMBER
 )

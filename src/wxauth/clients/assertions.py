@@ -91,8 +91,6 @@ def _number(text: object) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ClientKeys:
-    """The usable keys of a client."""
-
     keys: tuple[ClientKey, ...]
 
     @classmethod
@@ -100,6 +98,8 @@ class ClientKeys:
         """Return the usable keys of a JWK set.
 
         Keys that share an algorithm and a `kid` are left out, because the `kid` does not say which of them has signed.
+
+        Raises: InvalidKey, if `jwks` is not a JWK set.
         """
         documents = _jwks_in(jwks)
         if documents is None:
@@ -146,7 +146,10 @@ class Assertion:
 
     @classmethod
     def read(cls, text: str, *, issuer: str, endpoints: Collection[str], now: datetime) -> Self:
-        """Check the form and the claims of an assertion. The audience must be `issuer` or one of `endpoints`."""
+        """Check the form and the claims of an assertion. The audience must be `issuer` or one of `endpoints`.
+
+        Raises: InvalidAssertion.
+        """
         jws = COMPACT_JWS.fullmatch(text) if len(text) <= MAX_ASSERTION_LENGTH else None
         if jws is None:
             raise InvalidAssertion("client_assertion isn't a JWS in compact form")
@@ -187,6 +190,7 @@ def _check_claims(claims: Mapping[str, Any], *, issuer: str, endpoints: Collecti
         raise InvalidAssertion("iss and sub must be the client_id")
     if not _is_only_for(claims.get("aud"), issuer, endpoints):
         raise InvalidAssertion(f"aud must be the issuer or the endpoint: {issuer}, {', '.join(endpoints)}")
+    # `exp` has no CLOCK_SKEW, because the client chooses it: halfway to MAX_LIFETIME, its clock may be minutes off.
     expires_at = _time(claims, "exp")
     if expires_at is None or expires_at <= now:
         raise InvalidAssertion("exp is missing or past")
@@ -195,7 +199,7 @@ def _check_claims(claims: Mapping[str, Any], *, issuer: str, endpoints: Collecti
     for name in ("iat", "nbf"):
         time = _time(claims, name)
         if time is not None and time > now + CLOCK_SKEW:
-            raise InvalidAssertion("iat or nbf is in the future")
+            raise InvalidAssertion(f"{name} is in the future")
     if not (isinstance(jti, str) and 0 < len(jti) <= MAX_JTI_LENGTH):
         raise InvalidAssertion(f"jti must have 1 to {MAX_JTI_LENGTH} characters")
 

@@ -21,6 +21,8 @@ EVENTS_PLACED_PER_TRANSACTION: Final = 1000
 
 async def keep_placing(services: Services) -> None:
     """Give events their places forever. A lock lets only one process do so at a time."""
+    # Once is enough, because sequences go wrong when a database is restored or moved. If that happens while the process
+    # runs, `place_events` corrects them.
     has_checked_sequences = False
 
     async def place() -> None:

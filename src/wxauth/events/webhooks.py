@@ -103,7 +103,7 @@ class Webhooks:
         return changed.shown
 
     async def remove(self, name: str, *, by: Actor) -> None:
-        """Remove a webhook. Raises: NotFound."""
+        """Raises: NotFound."""
         await self._write(EventType.WEBHOOK_REMOVED, by, now=self.clock(), name=name)
 
     async def renew_secret(self, name: str, *, by: Actor) -> NewWebhookAnswer:

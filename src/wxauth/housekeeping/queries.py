@@ -21,7 +21,9 @@ from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, LAST_OF_PAGE, LastRow
 from wxauth.settings.addresses import TRUNCATED
 
 _REPLACEMENTS: Final = "replaced_sessions"
-# No more time passes from the creation of a session's id to the end of the login that stores the session.
+# From the creation of a session's id to the end of the login that stores the session. Nothing limits the whole login,
+# but each of its transactions ends within `Deadlines.total`, and few are repeated. If a login takes even longer, its
+# session is counted only after the next login of the identity.
 _MAX_LOGIN_DURATION: Final = timedelta(seconds=60)
 
 
@@ -71,26 +73,26 @@ DELETE FROM events
 """)
 
 
-def _prefix_length(address: LiteralString) -> LiteralString:
+def _prefix_length_fragment(address: LiteralString) -> LiteralString:
     return f"CASE family({address}) WHEN 4 THEN {fragment(str(TRUNCATED.v4))} ELSE {fragment(str(TRUNCATED.v6))} END"
 
 
-def _network(address: LiteralString) -> LiteralString:
-    return f"network(set_masklen({address}, {_prefix_length(address)}))"
+def _network_fragment(address: LiteralString) -> LiteralString:
+    return f"network(set_masklen({address}, {_prefix_length_fragment(address)}))"
 
 
-_TRUNCATED_IP: Final = f"{_network('ip')}::inet"
-_IS_IP_NOT_TRUNCATED: Final = f"masklen(ip) > {_prefix_length('ip')}"
-_TRUNCATED_OPENED_IP: Final = f"{_network('opened_ip')}::inet"
-_IS_OPENED_IP_NOT_TRUNCATED: Final = f"masklen(opened_ip) > {_prefix_length('opened_ip')}"
+_TRUNCATED_IP: Final = f"{_network_fragment('ip')}::inet"
+_IS_IP_NOT_TRUNCATED: Final = f"masklen(ip) > {_prefix_length_fragment('ip')}"
+_TRUNCATED_OPENED_IP: Final = f"{_network_fragment('opened_ip')}::inet"
+_IS_OPENED_IP_NOT_TRUNCATED: Final = f"masklen(opened_ip) > {_prefix_length_fragment('opened_ip')}"
 # The data of `scan.approved` contains the address of the browser. For other events, the expression is null.
 _BROWSER_IP: Final = "(CASE type WHEN 'scan.approved' THEN data->>'browser_ip' END)::inet"
-_IS_BROWSER_IP_NOT_TRUNCATED: Final = f"masklen({_BROWSER_IP}) > {_prefix_length(_BROWSER_IP)}"
+_IS_BROWSER_IP_NOT_TRUNCATED: Final = f"masklen({_BROWSER_IP}) > {_prefix_length_fragment(_BROWSER_IP)}"
 _TRUNCATE_IN_EVENTS: Final = Statement[Nothing](f"""
 UPDATE events
    SET ip = CASE WHEN {_IS_IP_NOT_TRUNCATED} THEN {_TRUNCATED_IP} ELSE ip END,
        data = CASE WHEN {_IS_BROWSER_IP_NOT_TRUNCATED}
-                   THEN data || jsonb_build_object('browser_ip', {_network(_BROWSER_IP)}::text)
+                   THEN data || jsonb_build_object('browser_ip', {_network_fragment(_BROWSER_IP)}::text)
                    ELSE data END
  WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_IP_NOT_TRUNCATED} OR {_IS_BROWSER_IP_NOT_TRUNCATED})
 """)
@@ -203,6 +205,7 @@ async def replace_old_sessions(
             after, due_at = first_id_at(due_at - _MAX_LOGIN_DURATION), now + pause
         elif max(ended, deleted) < size:
             after = until
+        # Otherwise, more sessions may be left to change, so the next page begins after the same id.
         await transaction.run(_NOTE_PROGRESS, name=_REPLACEMENTS, after=after, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)
 
@@ -222,12 +225,10 @@ class Statistics(SQLModel):
     signing_key_age_seconds: float | None = Field(description="Age of the current signing key.")
 
 
-# `LEAST` and `GREATEST` ignore nulls, so a number of seconds is 0 if there is no row, or if a time is in the future.
-# Only the age of the signing key can be null. It is the time since the newest active ES256 key began to sign. RS256
-# keys do not count, because they sign no access tokens. `:sweeps` contains the names of the daily sweeps.
 STATISTICS: Final = Statement[Statistics](f"""
 SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
        (SELECT count(*) FROM erasures) AS erasures_waiting,
+       -- LEAST and GREATEST ignore nulls, so this is 0 without a row, or with a time in the future
        extract(epoch FROM GREATEST(:now - LEAST(
            (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
                    SELECT at FROM deliveries d
@@ -235,8 +236,10 @@ SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
              WHERE w.is_enabled),
            (SELECT at FROM events WHERE id = (SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT 1))),
        interval '0'))::float AS webhook_oldest_pending_seconds,
+       -- :sweeps contains the names of the daily sweeps
        extract(epoch FROM GREATEST(:now - (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)), interval '0'))
            ::float AS sweep_overdue_seconds,
+       -- RS256 keys sign no access tokens
        extract(epoch FROM :now - (SELECT max(activates_at) FROM signing_keys
                                    WHERE alg = 'ES256' AND activates_at <= :now))::float AS signing_key_age_seconds
 """)

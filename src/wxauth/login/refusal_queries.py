@@ -23,7 +23,7 @@ from wxauth.users.history_queries import HistoryQuery
 from wxauth.web.pages import Page
 from wxauth.web.schemas import Network, OrEmpty, StoredText
 
-# A client may choose an id of up to 128 characters. Those of wxauth have 32.
+# A client may choose an id of up to 128 characters, of which wxauth stores only the first. Its own ids have 32.
 MAX_REQUEST_ID: Final = 64
 
 
@@ -45,10 +45,7 @@ class Refusal(SQLModel):
         description="Null if unknown, or if the entry counts refusals of many users or networks.",
         schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]},
     )
-    """The user whose login was refused.
-
-    The column is not a foreign key, because a user can have more rows than an erasure can delete in one transaction.
-    """
+    """Not a foreign key, because a user can have more rows than an erasure can delete in one transaction."""
     network: str | None = Field(
         sa_type=CIDR,
         description="The /24 or /48 of the address. Null if unknown, or if the entry counts refusals of many users or "
@@ -159,7 +156,7 @@ def _search_and_sort(column: LiteralString) -> Statement[Refusal]:
 
 
 # The keys are the versions of IP. Networks with shorter prefixes have too many rows to sort.
-_MIN_PREFIX_LENGTHS: Final = {4: 16, 6: 32}
+_MIN_SORTABLE_PREFIX_LENGTHS: Final = {4: 16, 6: 32}
 # This is a network such as a /16, with several of the stored networks (a /24, or a /48 of IPv6).
 _WIDE_NETWORK: Final = "wide_network"
 # The keys are the filters whose index the search uses. The search for None uses the ids.
@@ -192,7 +189,7 @@ async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refus
 def _key_of_search(search: RefusalSearch, network: IPv4Network | IPv6Network | None) -> str | None:
     """Return the key of the search that examines the fewest rows."""
     is_stored_network = network is not None and network.prefixlen == TRUNCATED.length_of(network)
-    is_sortable = network is not None and network.prefixlen >= _MIN_PREFIX_LENGTHS[network.version]
+    is_sortable = network is not None and network.prefixlen >= _MIN_SORTABLE_PREFIX_LENGTHS[network.version]
     # The filters are in order: a value of the first filter matches the fewest rows, and a value of the last filter the
     # most. If no filter can use an index, the search examines the newest refusals.
     usable: dict[str, bool] = {

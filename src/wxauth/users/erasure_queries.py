@@ -1,9 +1,9 @@
 """The erasure of a user, immediately or, after the user's own request, in `ERASURE_GRACE_DAYS`.
 
-Until then, the user has no open session, because the request ends all, and no login opens one before the request is
-cancelled. Therefore, code that requires a session does not check for a requested erasure. A user who has requested
-erasure is not split, not merged except by a login that cancels the erasure, and not changed by an import without the
-same `erase_at`. A ban delays the erasure.
+After the request, the user has no open session, because the request ends all, and no login opens one before the
+request is cancelled. Therefore, code that requires a session does not check for a requested erasure. A user who has
+requested erasure is not split, not merged except by a login that cancels the erasure, and not changed by an import
+without the same `erase_at`. A ban delays the erasure.
 
 The transaction that deletes the user also erases rows without a foreign key to the user (events, consents, refused
 logins). If there are many, a worker erases the remaining rows later, in pages.
@@ -121,7 +121,10 @@ class ErasedPage(NamedTuple):
 async def erase_next_page(
     database: Database, *, size: int, user_ids: Sequence[UUID] | None = None
 ) -> ErasedPage | None:
-    """Erase up to `size` waiting rows. Return None if none wait, or if another worker is erasing a page."""
+    """Erase up to `size` waiting rows of users with these ids, or of all users if `user_ids` is None.
+
+    Return None if no rows wait, or if another worker is erasing a page.
+    """
     # With `replan`, PostgreSQL does not reuse a plan from a time when the tables were empty.
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
@@ -134,7 +137,7 @@ async def erase_next_page(
 
 
 async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
-    """Erase all waiting rows, and wait for other workers."""
+    """Erase the waiting rows that `erase_next_page` finds, and wait for other workers."""
     while await database.value(ARE_WAITING, user_ids=user_ids):
         if await erase_next_page(database, size=MAX_ROWS_ERASED_WITH_USER, user_ids=user_ids) is None:
             await asyncio.sleep(_WAIT_FOR_ANOTHER_SECONDS)
@@ -164,6 +167,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     """Erase a locked user. Only events remain, without personal data, but with an administrator's address."""
     if by.name == str(user_id):
         by = Actor(by.name)  # without the address
+    # Both precede the deletion, which also deletes the former ids and the sessions.
     former_ids = await transaction.values(FORMER_IDS, user_id=user_id)
     await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now)
     await transaction.run(_DELETE_USER, user_id=user_id)
@@ -173,7 +177,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
 
 
 async def _erase_or_queue_rows(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """`user_ids` begins with the present id."""
+    """`user_ids` begins with the present id, whose rows are erased at once even if there are many former ids."""
     await transaction.run(_DELETE_HINTED_LOGINS, user_ids=user_ids)
     # All ids are queued first. `_erase_page` removes an id from the queue as soon as no rows with this id remain.
     await transaction.run(_QUEUE, user_ids=user_ids, start=FIRST_ID)
@@ -188,7 +192,7 @@ async def _erase_or_queue_rows(transaction: Transaction, user_ids: Sequence[UUID
 async def schedule_erasure(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:
     """Record that a locked user has requested erasure, and end the sessions.
 
-    A banned user who withdraws the consent in WeChat has requested it for now, and waits only for the end of the ban.
+    If a banned user withdraws the consent in WeChat, `erase_at` is `now`, so the user is erased once the ban has ended.
     """
     by = Actor(str(user_id))
     await transaction.run(_SET_ERASE_AT, user_id=user_id, erase_at=erase_at)
@@ -225,5 +229,5 @@ async def erase_next_due(database: Database, *, now: datetime) -> bool:
         if user_id is None:
             return False
         await erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
-    log.info("user_erased", user_id=user_id)
+    log.info(EventType.USER_ERASED.log_event, user_id=user_id)
     return True

@@ -61,8 +61,8 @@ UPDATE users SET external_id = :external_id
  WHERE id = :user_id AND external_id IS DISTINCT FROM :external_id
 RETURNING id
 """)
-# This query must run after `SET_EXTERNAL_ID`, which waits for a merge that makes the id a former one, and fails with a
-# conflict before the merge, while another user has the id.
+# This query must run after `SET_EXTERNAL_ID`. While another user has the id, `SET_EXTERNAL_ID` fails with a conflict.
+# If a merge is just making the id a former one, `SET_EXTERNAL_ID` waits for the merge, so this query sees its result.
 IS_FORMER_EXTERNAL_ID: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)"
 )
@@ -121,7 +121,8 @@ async def lock_user_of_identity(transaction: Transaction, *, app_id: str, openid
     """Lock the user who has this identity, which stays with the user until the transaction ends."""
     user_id = await transaction.value(USER_OF_IDENTITY, app_id=app_id, openid=openid)
     while user_id is not None:
-        await transaction.run(_LOCK_USER, user_id=user_id)  # which all that moves or deletes an identity takes
+        # Whatever moves or deletes an identity locks its user first.
+        await transaction.run(_LOCK_USER, user_id=user_id)
         owner_id = await transaction.value(USER_OF_IDENTITY, app_id=app_id, openid=openid)
         if owner_id == user_id:
             break
@@ -147,7 +148,7 @@ async def remove_phone(
 
 
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
-    """Return the attributes of a user, and none if the user does not exist."""
+    """Return the attributes of a user, or an empty mapping if the user does not exist."""
     return await transaction.value(_READ_ATTRIBUTES, user_id=user_id) or {}
 
 
@@ -163,7 +164,7 @@ async def store_profile(
         locked = await transaction.row(_LOCK_PROFILE, user_id=user.id, app_id=user.app_id, openid=user.openid)
         if locked is None:
             return None
-        if "phone" in changes:
+        if "phone" in changes:  # always as None, because users bind a number in another way
             await remove_phone(transaction, user.id, by=Actor(str(user.id)), app_id=user.app_id, now=now)
         return await change_profile_of(transaction, locked, changes, now=now)
 

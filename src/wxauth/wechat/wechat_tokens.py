@@ -35,7 +35,8 @@ RENEWAL_SPREAD: Final = timedelta(seconds=60)  # so that processes do not all ca
 RENEWAL_PAUSE: Final = timedelta(seconds=30)
 # The pause has this length unless the failure has a `retry_after`. A refusal of the token ends it early: see `renew`.
 FAILURE_PAUSE: Final = timedelta(seconds=5)
-LOOK_TIMEOUT_SECONDS: Final = 0.5  # for a caller that waits although the token in memory is valid
+# With `looked_within`, a caller lets wxauth look whether WeChat has another token, although the one in memory is valid.
+LOOK_TIMEOUT_SECONDS: Final = 0.5
 LONGEST_LIFE_SECONDS: Final = 7200  # of WeChat's tokens and tickets
 _MAX_SECRET_LENGTH: Final = 4096  # WeChat asks callers to leave room for at least 512
 _BEIJING: Final = timezone(timedelta(hours=8))
@@ -119,6 +120,7 @@ class _CachedToken(CachedSecret):
         return now < self.ends_at and not self.is_refused
 
     def drop_future_times(self, now: datetime) -> bool:
+        # `super()` would fail, because `slots=True` makes a new class, which the methods do not know.
         is_set_back = CachedSecret.drop_future_times(self, now)
         if is_set_back:
             self.accepts_refusals_at = NEVER
@@ -241,6 +243,7 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
     pause = FAILURE_PAUSE if failure.retry_after is None else timedelta(seconds=failure.retry_after)
     if failure.errcode != USED_UP_QUOTA:
         return pause
+    # WeChat resets the quotas at midnight in Beijing.
     tomorrow = (now.astimezone(_BEIJING) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     return min(pause, tomorrow - now)
 

@@ -141,12 +141,13 @@ class Pages(Rendering):
         has_link: bool,
     ) -> Response:
         """Return the page that shows the QR code and the state of the login. `app` is the mini-program that opens."""
-        own_url = self._own_url(started.polling_secret)
+        page_id = started.polling_secret
+        own_url = self._own_url(page_id)
         states = {**STATES, **STATES_ON_A_PHONE} if self.is_on_a_phone else STATES
         return self._site_page(
             "code",
             site_request,
-            started.polling_secret,
+            page_id,
             parameters,
             script="page.js",
             data={
@@ -172,10 +173,10 @@ class Pages(Rendering):
         return "type_in_wechat" if self.is_in_wechat else "type"
 
     def number(self, again: TryAgain, page_id: str, *, has_link: bool) -> Response:
-        """Return the page for another number, after a wrong one, or a text that was not compared."""
+        """Return the page on which the user types a number again (see `TryAgain`)."""
         return self._site_page(
             "number",
-            again.page,
+            again.login,
             page_id,
             form_action=ANYWHERE,
             is_wrong=again.is_wrong,
