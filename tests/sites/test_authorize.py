@@ -444,6 +444,14 @@ async def test_the_code_on_the_page_can_be_typed(house: House) -> None:
     assert (await house.claims(tokens))["amr"] == ["wechat_code"]
 
 
+async def test_the_pages_files_are_compressed_for_browsers_that_accept_it(house: House) -> None:
+    for accepted, encoding in (("gzip, br", "gzip"), ("identity", None)):
+        answer = await house.stage.client.get("/v1/pages/page.css", headers={"Accept-Encoding": accepted})
+        assert answer.headers.get("Content-Encoding") == encoding
+        assert (answer.headers["Vary"], answer.headers["Cache-Control"]) == ("Accept-Encoding", "no-cache")
+        assert "data-state" in answer.text
+
+
 async def test_a_code_that_is_over_is_renewed_at_a_click(house: House) -> None:
     tab = await house.browser.show()
     house.stage.clock.advance(seconds=180)
