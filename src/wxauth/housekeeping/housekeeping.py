@@ -47,7 +47,7 @@ PHONE_ANSWERS_KEPT: Final = timedelta(days=7)  # an identity that sends the same
 MAX_STORED_SESSIONS: Final = 1000
 REPLACEMENTS_PAUSE: Final = timedelta(seconds=30)
 SESSIONS_PER_TRANSACTION: Final = 5000
-# A page takes about 5 ms in PostgreSQL. With all logins of half a minute in one page, PostgreSQL kept a processor for
+# A page takes about 4 ms in PostgreSQL. With all logins of half a minute in one page, PostgreSQL kept a processor for
 # 250 ms, and logins waited for 30 ms.
 LOGINS_PER_PAGE: Final = 500
 REMAINS_CHECK_PAUSE_SECONDS: Final = 5.0

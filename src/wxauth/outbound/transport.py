@@ -19,7 +19,7 @@ from wxauth.outbound.connecting import Connector, Origin, Proxy, ProxyFailed, Re
 from wxauth.outbound.connection import Connection, HttpAnswer
 
 DEFAULT_MAX_BODY: Final = 64 * 1024  # WeChat's JSON needs a few KB
-DEFAULT_MAX_CONNECTIONS: Final = 256  # in progress: about the logins that a process serves in 0.3 s
+DEFAULT_MAX_CONNECTIONS: Final = 256  # requests in progress
 MAX_IDLE: Final = 128  # connections to one origin; more are needed only while its responses are slow
 DEFAULT_IDLE_SECONDS: Final = 30.0
 ANSWER: Final = "wxauth.answer"  # the response extension with the `HttpAnswer`

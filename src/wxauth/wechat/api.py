@@ -21,7 +21,7 @@ from wxauth.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED, Api
 from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
 
 URL_LINK_LASTS: Final = timedelta(days=30)  # the longest time that WeChat allows
-CODE_PIXELS: Final = 450  # the width of a code: twice that on the login page, whose modules are sharp then
+CODE_PIXELS: Final = 450  # The login page shows a code at half this width, at which its modules are sharp.
 # The callers log the errcodes of these APIs, so that the log says which picture or link is missing.
 _REPORTED_BY_CALLERS: Final = frozenset({Api.MINI_PROGRAM_CODE, Api.URL_LINK})
 _URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-]{1,256}")
