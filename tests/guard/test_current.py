@@ -45,9 +45,10 @@ def problem(code: str, status: str) -> Behaviour:
 
 
 def guard_at(url: str, issuer: TestIssuer, **options: Any) -> BearerGuard:
-    """Make a guard that knows the issuer's key, and asks wxauth at this URL with little patience."""
+    """Make a guard that knows the issuer's key, and asks wxauth at this URL."""
     guard = BearerGuard(url, issuer.audience, keys=issuer.key, **options)
-    guard._authority = RemoteAuthority(Issuer(url, internal_url=None, timer=lambda: 0, timeout=5, ssl_context=None))
+    asked = Issuer(url, internal_url=None, timer=lambda: 0, timeout=5, ssl_context=None)
+    guard._authority = RemoteAuthority(asked, timeout=PATIENCE)
     return guard
 
 
@@ -103,6 +104,7 @@ async def test_wxauth_is_asked_at_the_internal_url_below_the_issuers_path() -> N
         issuer = TestIssuer("https://auth.example.com/auth")
         guard = BearerGuard(issuer.issuer, keys=RemoteKeys(issuer.issuer, internal_url=f"{wxauth.url}/a"))
         guard._verifier = issuer.guard()._verifier
+        guard._authority_in_use()._timeout = PATIENCE  # type: ignore[attr-defined]
         assert (await guard.current.verify(issuer.token())).is_current
         assert wxauth.requests == ["/a/v1/verify"]
 
@@ -282,8 +284,9 @@ import asyncio, os, sys, threading
 from wxauth_guard import BearerGuard
 from wxauth_guard.testing import TestKey
 from wxauth_guard.jwks import RemoteKeys
-url, token = sys.argv[1:]
+url, token, patience = sys.argv[1:]
 guard = BearerGuard(url).current
+guard._authority_in_use()._timeout = float(patience)
 for _ in range(2):
     assert asyncio.run(guard.verify(token)).is_current  # several event loops
 threads = [threading.Thread(target=guard.verify_sync, args=(token,)) for _ in range(8)]
@@ -310,7 +313,7 @@ async def test_event_loops_threads_and_forks_may_ask() -> None:
 
     async with Upstream(behave) as wxauth:
         issuer.issuer = wxauth.url
-        command = (sys.executable, "-W", "error", "-c", ASKING, wxauth.url, issuer.token())
+        command = (sys.executable, "-W", "error", "-c", ASKING, wxauth.url, issuer.token(), str(PATIENCE))
         asking = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE)
         _, told = await asyncio.wait_for(asking.communicate(), PATIENCE)
     assert (asking.returncode, told) == (0, b"")

@@ -4,7 +4,7 @@ import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 import { BearerGuard, problem } from 'wxauth-guard'
 import { TestIssuer, USER_ID } from 'wxauth-guard/testing'
 import { verificationKeys } from '../lib/keys.js'
-import { hang, identify, impatient, raw, refuse, reset, respond, Wxauth } from './wxauth.js'
+import { hang, identify, impatient, patient, raw, refuse, reset, respond, Wxauth } from './wxauth.js'
 
 const OTHER_ID = '0192f0c1-2b3c-7d4e-8f50-123456789abc'
 const RESOURCE = 'https://mcp.example.com/mcp'
@@ -27,7 +27,7 @@ function guardOf(issuer = wxauth.issuer, options = {}) {
   const find = async (kid) => keys.get(kid) ?? null
   const { audience } = issuer
   const warn = (message) => warnings.push(message)
-  return new BearerGuard({ issuer: issuer.issuer, audience, keys: { find }, warn, ...options })
+  return new BearerGuard({ issuer: issuer.issuer, audience, keys: { find }, warn, fetch: patient, ...options })
 }
 
 /** Returns the code of the refusal, or whether the user is current. */
@@ -121,9 +121,9 @@ describe('the question', () => {
       limits.push(milliseconds)
       return original.call(AbortSignal, 50)
     })
-    assert.deepEqual(await outcomes(hang), [UNAVAILABLE, false])
+    assert.deepEqual(await outcomes(hang, { fetch }), [UNAVAILABLE, false])
     wxauth.behaviour = raw('')
-    await outcome(guardOf().current, wxauth.issuer.token())
+    await outcome(guardOf(wxauth.issuer, { fetch }).current, wxauth.issuer.token())
     assert.deepEqual(limits, [2000, 2000, 2000])
   })
 })

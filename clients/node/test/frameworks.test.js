@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test'
 import { BearerGuard } from 'wxauth-guard'
 import { TestIssuer, USER_ID } from 'wxauth-guard/testing'
 import { chosen, frameworks, frameworksWithChosenGuard } from './readme.js'
-import { hang, identify, impatient, refuse, respond, Wxauth } from './wxauth.js'
+import { hang, identify, impatient, patient, refuse, respond, Wxauth } from './wxauth.js'
 
 const issuer = new TestIssuer()
 
@@ -124,7 +124,8 @@ for (const [name, start] of Object.entries(frameworksWithChosenGuard)) {
 
     /** Makes the service use a guard with these options. */
     const choose = (options, isCurrent = true) => {
-      const guard = new BearerGuard({ issuer: wxauth.url, warn() {}, fetch: impatient, ...options })
+      const fetch = (url, init) => (wxauth.behaviour === hang ? impatient : patient)(url, init)
+      const guard = new BearerGuard({ issuer: wxauth.url, warn() {}, fetch, ...options })
       chosen.guard = isCurrent ? guard.current : guard
     }
     /** Returns the status and the code of a refused request for the orders, or 200. */

@@ -47,6 +47,8 @@ export class Wxauth {
   }
 }
 
+/** A fetch that waits for two minutes, as a busy machine may need. */
+export const patient = (url, init) => fetch(url, { ...init, signal: AbortSignal.timeout(120_000) })
 /** A fetch that waits for a tenth of a second only. */
 export const impatient = (url, init) =>
   fetch(url, { ...init, signal: AbortSignal.any([init.signal, AbortSignal.timeout(100)]) })
