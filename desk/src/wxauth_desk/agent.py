@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from importlib.util import find_spec
-from pathlib import Path
 from runpy import run_path
 from typing import Any, Final
 
@@ -11,15 +10,13 @@ from starlette.types import ASGIApp
 
 from wxauth.clients.clients import ensure_own_client
 from wxauth.core.database import Database
+from wxauth_desk.clone import shared_file
 from wxauth_desk.i18n import lazy_gettext as _
 from wxauth_desk.middleware import OwnNamesOnly
 from wxauth_desk.terminal import localized
 from wxauth_desk.wechat import AGENT_CLIENT_ID, AGENT_PATH
 
 MCP_PORT_OFFSET: Final = 5  # from the service's port, so 8005 by default
-# An installed desk does not contain the folder `examples`.
-_SERVER_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "mcp_server.py"
-_SERVER_IN_CLONE: Final = Path(__file__).parents[3] / "examples" / "mcp" / "server.py"
 
 
 def has_mcp() -> bool:
@@ -55,6 +52,5 @@ def create_mcp_server(issuer: str, url: str, host_names: Iterable[str]) -> ASGIA
 
     This function imports the server, which takes seconds.
     """
-    server_file = _SERVER_IN_WHEEL if _SERVER_IN_WHEEL.exists() else _SERVER_IN_CLONE
-    server_module = run_path(str(server_file))
+    server_module = run_path(str(shared_file("examples/mcp/server.py", name_in_wheel="mcp_server.py")))
     return OwnNamesOnly(server_module["create_server"]({"RESOURCE": url, "WXAUTH_ISSUER": issuer}), host_names)

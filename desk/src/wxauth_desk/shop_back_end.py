@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 from http import HTTPStatus
-from pathlib import Path
 from runpy import run_path
 from typing import Annotated, Any, Final
 
@@ -22,14 +21,12 @@ from wxauth.clients.models import Scope
 from wxauth.clients.rules import build_client
 from wxauth.core.database import Database
 from wxauth.errors import NameTaken
+from wxauth_desk.clone import shared_file
 from wxauth_desk.wechat import APP_KEYS, APPS
 from wxauth_guard import BearerGuard, Principal
 
 PUSH_PATH: Final = "/wechat"  # of the route to which the service forwards WeChat's messages
 _CLIENT_ID: Final = "dev-shop"
-# An installed desk does not contain the folder `examples`.
-_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "shop.py"
-_IN_CLONE: Final = Path(__file__).parents[3] / "examples" / "sibling" / "shop.py"
 _COUNT_TO: Final = 10
 _COUNT_PAUSE_SECONDS: Final = 0.3
 
@@ -60,7 +57,7 @@ def create_shop_back_end(issuer: str, credentials: Credentials) -> FastAPI:
         "APP_KEY": APP_KEYS[0],
         "PUSH_TOKEN": APPS[0]["push_token"],
     }
-    shop_module = run_path(str(_IN_WHEEL if _IN_WHEEL.exists() else _IN_CLONE))
+    shop_module = run_path(str(shared_file("examples/sibling/shop.py", name_in_wheel="shop.py")))
     shop: FastAPI = shop_module["create_shop"](env)
 
     failures_left = 0

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
+from wxauth_desk.clone import shared_file
 from wxauth_desk.i18n import languages
 from wxauth_desk.page_texts import page_texts
 from wxauth_desk.wechat.browsers import trusted_certificates
@@ -49,8 +50,6 @@ _SHARED_FILES: Final = {  # shared with the service's pages and with mini-progra
     "wxauth-scan.js": "clients/miniprogram",
     "wxauth-site.js": "clients/miniprogram",
 }
-_SHARED_IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
-_CLONE: Final = Path(__file__).parents[4]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +65,14 @@ class Surroundings:
     failure_of: FailureOf = unknown_failure
 
 
-def phone_network(*urls: str) -> Handler:
+def phone_network(service_url: str, *other_urls: str) -> Handler:
     """Return an endpoint that forwards the page's requests only to URLs below these, and streams the responses.
-
-    The first URL is wxauth's.
 
     `wx.request` sends its own user agent, and no `Accept-Language`. A browser does not allow a page to do the same.
     Therefore, the page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`. If there is no
     response from the server, the endpoint returns the name of the error, with the header `X-Phone-Error`.
     """
+    urls = (service_url, *other_urls)
 
     async def send(request: Request) -> Response:
         url = request.headers.get("x-phone-url", "")
@@ -84,7 +82,8 @@ def phone_network(*urls: str) -> Handler:
             )
         headers = {name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers}
         headers["user-agent"] = request.headers.get("x-phone-user-agent", "")
-        if PAGE_HEADER in request.headers and url.startswith(f"{urls[0]}/"):  # wxauth's `Watched` removes this header
+        # The middleware `Watched` around wxauth removes this header. Other servers must not get it.
+        if PAGE_HEADER in request.headers and url.startswith(f"{service_url}/"):
             headers[PAGE_HEADER] = request.headers[PAGE_HEADER]
         body = await request.body()
         client = httpx.AsyncClient(verify=trusted_certificates(), trust_env=False, timeout=_TIMEOUT_SECONDS)
@@ -109,9 +108,9 @@ def phone_network(*urls: str) -> Handler:
 def desk_routes(call_record: CallRecord, faults: Faults, around: Surroundings) -> list[Route]:
     """Return the routes of the page and its files, of the data that the page shows, and of the phone's network."""
     setup = _setup(around)
-    servers = [around.service_url, around.site_url, around.shop_url]
+    server_urls = [around.service_url, around.site_url, around.shop_url]
     if around.mcp_url is not None:
-        servers.append(around.mcp_url.removesuffix("/mcp"))  # the server's metadata is not below `/mcp`
+        server_urls.append(around.mcp_url.removesuffix("/mcp"))  # the server's metadata is not below `/mcp`
 
     send_page_file = _page_endpoint(around.service_url)
 
@@ -131,7 +130,7 @@ def desk_routes(call_record: CallRecord, faults: Faults, around: Surroundings) -
     return [
         Route(DESK_PATH.rstrip("/"), add_slash),
         Route(DESK_PATH, send_page_file),
-        Route(DESK_PATH + "request", phone_network(*servers), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
+        Route(DESK_PATH + "request", phone_network(*server_urls), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
         Route(DESK_PATH + "setup", read_setup),
         Route(DESK_PATH + "texts.json", read_texts),
         # In the page's script, a call has the name "wire".
@@ -169,7 +168,11 @@ def _with_titles(app: Mapping[str, str]) -> Mapping[str, Any]:
 
 
 def _page_endpoint(service_url: str) -> Handler:
-    files, shared = StaticFiles(directory=_PAGE), _shared_files()
+    own_files = StaticFiles(directory=_PAGE)
+    shared_files = {
+        name: StaticFiles(directory=shared_file(f"{folder}/{name}", name_in_wheel=name).parent)
+        for name, folder in _SHARED_FILES.items()
+    }
     headers = _page_headers(service_url)
 
     async def send_file(request: Request) -> Response:
@@ -178,17 +181,11 @@ def _page_endpoint(service_url: str) -> Handler:
             # that it shows under `127.0.0.1`.
             return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=DESK_PATH))
         name = request.path_params.get("name", "index.html")
-        response = await shared.get(name, files).get_response(name, request.scope)
+        response = await shared_files.get(name, own_files).get_response(name, request.scope)
         response.headers.update(headers)
         return response
 
     return send_file
-
-
-def _shared_files() -> Mapping[str, StaticFiles]:
-    if _SHARED_IN_WHEEL.is_dir():
-        return dict.fromkeys(_SHARED_FILES, StaticFiles(directory=_SHARED_IN_WHEEL))
-    return {name: StaticFiles(directory=_CLONE / folder) for name, folder in _SHARED_FILES.items()}
 
 
 def _page_headers(service_url: str) -> Mapping[str, str]:

@@ -5,14 +5,14 @@ from html import escape
 from http import HTTPStatus
 from importlib.util import find_spec
 from itertools import pairwise
-from pathlib import Path
 from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
-_CLONE: Final = Path(__file__).parents[4]
+from wxauth_desk.clone import CLONE
+
 _INDEXES: Final = {"en": "docs/README.md", "zh-CN": "docs/zh/README.md"}
 # No part of such a path begins with a dot, so the file is neither hidden nor outside the clone.
 _SENT_FILE: Final = re.compile(r"([\w-][\w.-]*/)*[\w-][\w.-]*\.(md|png|svg)")
@@ -45,7 +45,7 @@ def guide_urls(path: str) -> dict[str, str] | None:
 
     An installed desk has no guides, and the program that converts them comes with the tools of a clone.
     """
-    has_guides = all((_CLONE / index).is_file() for index in _INDEXES.values())
+    has_guides = all((CLONE / index).is_file() for index in _INDEXES.values())
     if not has_guides or find_spec("markdown_it") is None:
         return None
     return {language: path + index for language, index in _INDEXES.items()}
@@ -54,7 +54,7 @@ def guide_urls(path: str) -> dict[str, str] | None:
 async def send_guide(request: Request) -> Response:
     """Send a page of the clone, converted from Markdown, or a picture. `path` is the file's path in the clone."""
     path = request.path_params["path"]
-    file = _CLONE / path
+    file = CLONE / path
     if not _SENT_FILE.fullmatch(path) or not file.is_file():
         raise HTTPException(HTTPStatus.NOT_FOUND)
     if file.suffix != ".md":
