@@ -217,7 +217,7 @@ def test_a_signal_leaves_nothing_of_a_postgresql_that_dev_starts(tmp_path: Path)
         "_start_server",
         "_wait_until_ready",
         "in_thread",
-        "_prepare",
+        "_prepare_database",
         "welcome",
         "_create_service",
     ):

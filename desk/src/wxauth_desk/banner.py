@@ -92,8 +92,8 @@ def _address_in_network(host: str) -> str:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            # Connecting a datagram socket sends no packet, so the port does not matter. It makes the system choose the
-            # route and this machine's address.
+            # Connecting a datagram socket sends no packet, so the port does not matter. The system only chooses the
+            # route, and with it this machine's address.
             probe.connect((_ADDRESSES_ELSEWHERE[family], 9))
         except OSError:
             return ""  # this machine is offline

@@ -22,7 +22,7 @@ _ERROR_BY_KIND: Final[Mapping[str, type[WeChatError] | None]] = {
 def failure_on_the_phone(api: str, fault: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the error that a phone gets if a call to this API of WeChat has this fault, in each language.
 
-    It is None if the phone's login or request succeeds despite the fault. The only key of `fault` is its kind, for
+    Return None if the phone's login or request succeeds despite the fault. The only key of `fault` is its kind, for
     example `errcode`.
     """
     errcode = fault.get("errcode")

@@ -74,7 +74,7 @@ def pgettext(context: str, message: str, language: str) -> str:
 def own_name(language: str) -> str:
     """Return the name of a language in that language.
 
-    In the context "language", each catalog translates "English" as the name of its own language.
+    In the context "language", each catalogue translates "English" as the name of its own language.
     """
     return pgettext("language", "English", language)
 
@@ -120,7 +120,7 @@ def translations_into(language: str) -> Mapping[str, str]:
 def _texts_in_entry(entry: str) -> Mapping[str, str]:
     texts: dict[str, str] = {}
     keyword = ""
-    for own_keyword, quoted in _LINE.findall(entry):
+    for own_keyword, text in _LINE.findall(entry):
         keyword = own_keyword or keyword  # a line without a keyword continues the text of the previous line
-        texts[keyword] = texts.get(keyword, "") + json.loads(f'"{quoted}"')
+        texts[keyword] = texts.get(keyword, "") + json.loads(f'"{text}"')  # the escapes are the same as in JSON
     return texts

@@ -95,7 +95,6 @@ class LimitedBody:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the app with a `receive` that limits the body."""
         received_bytes = 0
 
         @wraps(receive)  # so that `_drop_connection` in wechat/faults.py can unwrap it

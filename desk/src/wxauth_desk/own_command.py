@@ -30,8 +30,8 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
     """During the block, keep a command `wxauth` in the folder `home`, for the service that `wxauth-desk dev` runs.
 
     The command uses the settings in this process's environment, overridden by `settings`, of which None unsets a
-    variable. It overrides those of its caller, because it is for this service and its database. If this process is
-    killed, the command's file remains, and removes itself when it is run the next time.
+    variable. These settings override those of the command's caller, because the command is for this service and its
+    database. If this process is killed, the command's file remains, and removes itself when it is run the next time.
     """
     inherited = {
         name.upper(): value

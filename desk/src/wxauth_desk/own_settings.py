@@ -137,7 +137,7 @@ def _values_set_by_dev(
     fixed: dict[str, Any] = {} if port is None else {"port": port}
     if simulated_url is not None:
         defaults["scan_link"] = "scheme"  # a scheme needs no request to WeChat
-        # These are the documents that the guides use as examples. The simulated phone asks the user to agree to them.
+        # These are the documents that the guides use as examples. On the simulated phone, the user can agree to them.
         defaults["consents"] = "privacy:2026-05,terms:3"
         apps = [{**app, "title": localized(APP_TITLES[app["app_id"]])} for app in (*APPS, ACCOUNT, WEBSITE)]
         apps[0]["push_forward"] = push_forward  # the first app is the shop's

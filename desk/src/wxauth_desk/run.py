@@ -89,14 +89,21 @@ def run(
         # The threads end first, so that no part loses its database or its socket while it still answers.
         with ExitStack() as stack, ExitStack() as threads:
             stack.enter_context(handled_by(partial(stop_and_exit, stack)))
-            parts = _open_parts(stack, port, wechat_port, site_port, shop_url=shop_url, allowed_hosts=allowed_hosts)
+            parts = _open_parts(
+                stack,
+                port=port,
+                wechat_port=wechat_port,
+                site_port=site_port,
+                shop_url=shop_url,
+                allowed_hosts=allowed_hosts,
+            )
             if not is_database_given:
                 settings = parts.settings.model_copy(update={"database_url": _start_postgres(stack)})
                 parts = replace(parts, settings=settings)
             call_record = CallRecord()
             if parts.wechat is not None:
                 _start_wechat(threads, parts, parts.wechat, call_record)
-            shop_credentials = asyncio.run(_prepare(parts))
+            shop_credentials = asyncio.run(_prepare_database(parts))
             stack.enter_context(command_for_this_dev(HOME, _settings_of_command(parts)))
             _start_sites(threads, parts, shop_credentials)
             if parts.mcp is not None:
@@ -138,10 +145,10 @@ class _Parts:
 
 def _open_parts(
     stack: ExitStack,
+    *,
     port: int | None,
     wechat_port: int | None,
     site_port: int | None,
-    *,
     shop_url: str | None,
     allowed_hosts: Iterable[str],
 ) -> _Parts:
@@ -244,7 +251,8 @@ def _welcome(parts: _Parts) -> str:
     )
 
 
-async def _prepare(parts: _Parts) -> Credentials | None:
+async def _prepare_database(parts: _Parts) -> Credentials | None:
+    """Migrate the database, and add the clients of the sites, the agent and the shop. Return the shop's credentials."""
     settings = parts.settings
     database = Database(settings.database_url.get_secret_value())
     async with aclosing(database):

@@ -1,4 +1,4 @@
-"""The signals that stop `wxauth-desk dev`."""
+"""The handlers of the signals that stop `wxauth-desk dev`."""
 
 import os
 import signal
@@ -22,8 +22,8 @@ def handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[N
 def stop_and_exit(stack: ExitStack, _signal: int, _frame: FrameType | None) -> NoReturn:
     """Stop the parts in the stack, and end the process, even if a part cannot be stopped.
 
-    `dev` uses this handler before its service handles the signals, and again after the service has stopped. It raises
-    no exception, because Python might drop an exception that a signal handler raises (see `__main__.main`).
+    `dev` uses this handler before its service handles the signals, and again after the service has stopped. The handler
+    raises no exception, because Python might drop an exception that a signal handler raises (see `__main__.main`).
     """
     with suppress(Exception):
         stack.close()

@@ -18,6 +18,8 @@ _UNSEEN: Final = re.compile(
     r"/(?:livez|readyz|metrics|docs(?:/.*)?|openapi\.json|favicon\.ico|v1/pages/.*|admin/[\w.-]+\.(?:js|css|json|svg)"
     r"|v1/authorize/[\w-]+/state|v1/avatars/.*|v1/wechat/push/.*)"
 )
+# Sites, WeChat's page and the console send authorization codes to paths that end like this.
+_CODE_PATHS: Final = ("/token", "/wechat", "/session")
 _SHOWN_HEADERS: Final = ("user-agent", "content-type")
 _FORM: Final = "application/x-www-form-urlencoded"
 
@@ -38,8 +40,8 @@ class Watched:
             return
         headers = Headers(scope=scope)
         page = headers.get(PAGE_HEADER)
-        own_name = PAGE_HEADER.encode()
-        scope = {**scope, "headers": [field for field in scope["headers"] if field[0] != own_name]}
+        other_fields = [field for field in scope["headers"] if field[0] != PAGE_HEADER.encode()]
+        scope = {**scope, "headers": other_fields}
         if _UNSEEN.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
@@ -93,13 +95,13 @@ class _Body:
             except ValueError:
                 value = None
             if isinstance(value, dict | list):
-                return _redacted(_without_code(masked(value), path))
+                return _redacted(_with_masked_code(masked(value), path))
         return f"({self._size} bytes, {self.content_type.partition(';')[0] or '?'})"
 
 
 def _form(encoded: bytes, path: str) -> dict[str, Any]:
     values = masked(dict(parse_qsl(encoded[:_MAX_BODY_BYTES].decode("latin-1"), keep_blank_values=True)))
-    redacted: dict[str, Any] = _redacted(_without_code(values, path))
+    redacted: dict[str, Any] = _redacted(_with_masked_code(values, path))
     return redacted
 
 
@@ -114,9 +116,9 @@ def _redacted(value: Any) -> Any:
     return value
 
 
-def _without_code(values: Any, path: str) -> Any:
+def _with_masked_code(values: Any, path: str) -> Any:
     """Mask an authorization code. A `wx.login` code is shown, because the simulated WeChat gives it to anyone."""
-    if isinstance(values, dict) and "code" in values and path.endswith(("/token", "/wechat", "/session")):
+    if isinstance(values, dict) and "code" in values and path.endswith(_CODE_PATHS):
         return {**values, "code": MASK}
     return values
 

@@ -36,7 +36,8 @@ Answer = dict[str, Any] | CodePicture
 @dataclass(frozen=True, slots=True)
 class Call:
     api: Api
-    # The call contains this id and a secret, or an access token of the app. With a secret, the id might be no app's.
+    # If the call contains an id and a secret, this is the id, even if no app has it. If the call contains an access token
+    # of an app, this is the app's id. Otherwise, it is None.
     app_id: str | None
     query: Mapping[str, str]
     body: bytes
@@ -101,7 +102,7 @@ def require(condition: object, errcode: int) -> None:
 
 
 def text_in(values: Mapping[str, Any], name: str) -> str:
-    """Return the string with this name in the JSON of a call; empty if it is missing."""
+    """Return the string with this name in the JSON of a call; empty if it is missing. Refuse any other value."""
     value = values.get(name, "")
     if not isinstance(value, str):
         raise CallRefused(Errcode.WRONG_BODY)

@@ -15,7 +15,7 @@ from wxauth_desk.wechat.payments import APP_KEYS
 from wxauth_desk.wechat.people import openid_prefix
 
 MAX_PURSES: Final = 1000  # beyond which the least recently used purse is forgotten
-MAX_ORDERS: Final = 200
+MAX_ORDERS: Final = 200  # of a purse
 # For this long, WeChat refuses a second order with the same number, and allows a refund.
 _ORDER_LIFETIME_SECONDS: Final = 48 * 3600
 

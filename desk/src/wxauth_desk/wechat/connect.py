@@ -57,7 +57,9 @@ _ERROR_TEXTS: Final = {
 def connect_routes(wechat: Simulator) -> list[Route]:
     """Return the routes of the pages, and of the endpoint that receives the user's decision."""
 
-    def visitor_of(person: str, app_id: str) -> Visitor:
+    def visitor_of(person: str, app_id: str) -> Visitor | None:
+        if not is_person_name(person):
+            return None
         return wechat.visitors.get((person, app_id)) or Visitor(person=person, app_id=app_id)
 
     async def ask(request: Request) -> Response:
@@ -69,7 +71,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
             return _page("<h1>请在微信客户端打开链接</h1>", status=HTTPStatus.BAD_REQUEST)
         parameters = dict(parse_qsl(query))
         person = unquote(request.headers.get(PERSON_HEADER, ""))
-        visitor = visitor_of(person, parameters["appid"]) if is_person_name(person) else None
+        visitor = visitor_of(person, parameters["appid"])
         # In its own browser, WeChat skips the question if the user follows the account, or if the site requests only
         # the openid.
         if visitor is not None and is_for_wechats_browser and (visitor.follows or parameters["scope"] == "snsapi_base"):
@@ -77,18 +79,19 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         return _page(_question(path, parameters, query, person))
 
     async def answer(request: Request) -> Response:
-        parameters, person = dict(request.query_params), request.query_params.get("person", "")
-        # The form contains the query of the page that asks, and two more fields.
-        page_query = {name: value for name, value in parameters.items() if name not in ("person", "answer")}
-        if (error := _error_in(wechat, request.path_params["path"], urlencode(page_query))) is not None:
+        # The form contains the parameters of the page that asks, and two more fields.
+        parameters = dict(request.query_params)
+        person, decision = parameters.pop("person", ""), parameters.pop("answer", "")
+        if (error := _error_in(wechat, request.path_params["path"], urlencode(parameters))) is not None:
             return _error_page(error)
-        if request.query_params.get("answer") != "allow":
-            if is_person_name(person) and visitor_of(person, parameters["appid"]).refusal == "returns":
+        visitor = visitor_of(person, parameters["appid"])
+        if decision != "allow":
+            if visitor is not None and visitor.refusal == "returns":
                 return _redirect(parameters, code=None)
             return _page("<p>已拒绝。微信不会返回网站。</p>")  # the real WeChat does not redirect the browser either
-        if not is_person_name(person):
+        if visitor is None:
             return _page("<p>person: must be a plain name</p>", status=HTTPStatus.UNPROCESSABLE_ENTITY)
-        return _redirect_with_code(wechat, visitor_of(person, parameters["appid"]), parameters)
+        return _redirect_with_code(wechat, visitor, parameters)
 
     return [
         Route("/connect/{path:path}/answer", answer),
@@ -133,7 +136,8 @@ def _question(path: str, parameters: Mapping[str, str], query: str, person: str)
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in parameters.items()
     )
     links = ""
-    if person:  # a test can follow links
+    if person:
+        # The desk shows links as buttons, but no form that sends a GET request. Tests follow the links, too.
         for answer, text in (("allow", f"允许 {person}"), ("refuse", "拒绝")):
             target = f"{path_of_answer}?{query}&{urlencode({'person': person, 'answer': answer})}"
             links += f'<a href="{escape(target)}">{escape(text)}</a> '

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from wxauth_desk.i18n import lazy_gettext as _
 from wxauth_desk.wechat.people import is_person_name
 
-# The mini-programs that `wxauth-desk dev` puts into the service's settings. Only one with a `push_aes_key` gets
-# encrypted messages.
+# `wxauth-desk dev` puts these mini-programs into the service's settings. A mini-program gets encrypted messages only if
+# it has a `push_aes_key`.
 APPS: Final = (
     {
         "app_id": "wxdev00000000000a1",
@@ -161,7 +161,7 @@ class Visitor(ControlOfPerson):
     is_bound: bool = True  # becomes `CodeRequest.has_unionid` of the codes of WeChat's page
     # If set, WeChat's own browser logs in the person, who follows the account, without a question.
     follows: bool = False
-    # As in `CodeRequest`, but with `hidden_once`, WeChat marks the person from the second time on.
+    # With `on`, each code has the snapshot `shown` of `CodeRequest`. With `hidden_once`, the first code has `hidden`.
     snapshot: Literal["on", "hidden_once", "false_alarm"] | None = None
     # After a refusal, the browser usually stays on WeChat's page. With `returns`, it is redirected without a code.
     refusal: Literal["stays", "returns"] = "stays"
@@ -234,7 +234,7 @@ class AppState(Control):
     is_whitelisted: bool = True
     is_frozen: bool = False  # with the errcode 40243
     has_unionids: bool = True  # whether the app is bound to an Open Platform account
-    # Calls to these APIs fail with 48001. Each of them is called with an access token.
+    # Calls to these APIs fail with 48001. Only an API that is called with an access token of the app can be denied.
     denied: frozenset[Api] = frozenset()
     # getuserphonenumber compares its openid with that of the code's owner, does not read it, or fails with 47001.
     openid_check: Literal["on", "ignored", "refused"] = "on"

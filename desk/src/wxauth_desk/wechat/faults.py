@@ -76,7 +76,7 @@ async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
     if fault.hang or fault.drop:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        return Response()  # nobody receives this response
+        return Response()
     if fault.slow is not None:
         await asyncio.sleep(fault.slow)
     return None

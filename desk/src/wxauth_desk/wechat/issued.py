@@ -90,9 +90,9 @@ class Codes(Generic[AnyCodeRequest]):
         require(code.request.app_id == app_id, self._errcode_of_another_app)
         return code.request
 
-    # The codes are in the order in which they were made, so a code that lasts longer delays the removal of the codes
-    # after it by some minutes.
     def _forget_expired(self, now: float) -> None:
+        # The codes are in the order in which they were made, so a code that lasts longer delays the removal of the
+        # codes after it by some minutes.
         while self._codes:
             oldest = next(iter(self._codes))
             if now < self._codes[oldest].expires_at + _EXPIRED_CODE_SECONDS:
@@ -107,7 +107,7 @@ class _AccessToken:
 
 
 class AccessTokens:
-    """WeChat has two interfaces for tokens.
+    """The access tokens of an app, which WeChat issues through two interfaces.
 
     `hand_out_stable_token` returns the tokens of `stable_token`, and `issue_token` returns the tokens of the older
     interface, `token`.

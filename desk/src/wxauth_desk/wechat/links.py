@@ -24,7 +24,7 @@ class Links:
     clock: Callable[[], int]
 
     def draw_code(self, call: Call, account: AppState) -> Answer:
-        """Respond to a call to `getwxacodeunlimit` with the picture of a mini-program code."""
+        """Answer a call to `getwxacodeunlimit` with the picture of a mini-program code."""
         try:
             values = call.json
         except CallRefused:  # this API has its own errcode for a body that is not a JSON object
@@ -34,13 +34,13 @@ class Links:
         return draw(text, is_transparent=values.get("is_hyaline") is True, width=read_width(values))
 
     def make_url_link(self, call: Call, account: AppState) -> Answer:
-        """Respond to a call to `generate_urllink` with a URL Link."""
+        """Answer a call to `generate_urllink` with a URL Link."""
         values = call.json
         self._check_link(account, opened=values, lifetime=values)
         return ok(url_link=f"https://{URL_LINK_HOST}/{secrets.token_urlsafe(8)}")
 
     def make_scheme(self, call: Call, account: AppState) -> Answer:
-        """Respond to a call to `generatescheme` with a URL Scheme."""
+        """Answer a call to `generatescheme` with a URL Scheme."""
         values = call.json
         opened = values.get("jump_wxa", {})
         require(isinstance(opened, dict), Errcode.WRONG_BODY)

@@ -39,7 +39,7 @@ _ERR_MSG_ENDS: Final[Mapping[int, str]] = {
 MAX_ORDERS: Final = 1000
 # WeChat's rule is 8 to 32 characters, of which the first is not an underscore.
 _ORDER_NUMBER: Final = r"^[0-9A-Za-z\-|*@][0-9A-Za-z_\-|*@]{7,31}$"
-_MAX_REFUND_ID: Final = 32
+_MAX_REFUND_ID_LENGTH: Final = 32
 
 
 class PayRequest(ControlOfPerson):
@@ -166,7 +166,7 @@ def _refund_of(delivery: Mapping[str, Any], *, now: int) -> dict[str, Any]:
     return {
         "OpenId": delivery["OpenId"],
         "WxRefundId": transaction[4:],
-        "MchRefundId": f"refund-{delivery['OutTradeNo']}"[:_MAX_REFUND_ID],
+        "MchRefundId": f"refund-{delivery['OutTradeNo']}"[:_MAX_REFUND_ID_LENGTH],
         "WxOrderId": delivery["WeChatPayInfo"]["MchOrderNo"],
         "MchOrderId": delivery["OutTradeNo"],
         "RefundFee": delivery["GoodsInfo"]["ActualPrice"],

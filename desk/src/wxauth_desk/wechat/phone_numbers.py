@@ -13,7 +13,7 @@ from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import Codes
 from wxauth_desk.wechat.people import openid_of, openid_prefix, phone_number_of
 
-# The code contains the phone number to return. The real WeChat has no such codes.
+# A plain code contains the phone number to return. The real WeChat has no such codes.
 PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
 # WeChat leaves out this country code in `phoneNumber`.
 _CHINA: Final = 86

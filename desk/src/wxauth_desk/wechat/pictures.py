@@ -21,7 +21,7 @@ _MIN_WIDTH: Final = 280  # all widths are in pixels
 _DEFAULT_WIDTH: Final = 430
 _MAX_WIDTH: Final = 1280
 
-_BORDER: Final = 4
+_BORDER_MODULES: Final = 4  # the quiet zone that QR codes require
 _WHITE: Final = 255
 
 
@@ -56,7 +56,7 @@ def draw(text: str, *, is_transparent: bool, width: int = _DEFAULT_WIDTH) -> Cod
     """Draw a QR code of this text and width, in pixels: a transparent one as a PNG, otherwise as a JPEG."""
     qr = segno.make_qr(text, error="m")
     drawn = BytesIO()
-    qr.save(drawn, kind="png", scale=width // qr.symbol_size(border=_BORDER)[0], border=_BORDER)
+    qr.save(drawn, kind="png", scale=width // qr.symbol_size(border=_BORDER_MODULES)[0], border=_BORDER_MODULES)
     # Each module has a whole number of pixels, so the code is usually narrower than the picture, and is centered in it.
     modules = Image.open(drawn).convert("L")
     black_on_white = Image.new("L", (width, width), _WHITE)

@@ -38,7 +38,7 @@ class Quotas:
         require(quota is None or self._calls_of_day[key] <= quota, _QUOTA_ERRCODES.get(api, Errcode.USED_UP_QUOTA))
 
     def count_in_minute(self, api: Api, caller: str, *, at_most: int, errcode: int) -> None:
-        """Count a call in the current minute by `caller`, which is an openid or the id of an app."""
+        """Count a call by an openid or an app, the `caller`, or refuse it after `at_most` calls in the same minute."""
         minute = int(self.clock() // 60)
         if minute != self._minute:
             self._minute, self._calls_of_minute = minute, Counter()

@@ -78,8 +78,8 @@ class Simulator:
         self._session_keys = IssuedSessionKeys(clock)
         self._quotas = Quotas(clock)
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
-        logins = Logins(self._codes, self._session_keys, Grants(clock), self._quotas, takes_names)
-        phone_numbers = PhoneNumbers(self._phone_codes, takes_names, self.now)
+        logins = Logins(self._codes, self._session_keys, Grants(clock), self._quotas, takes_names=takes_names)
+        phone_numbers = PhoneNumbers(self._phone_codes, takes_plain_codes=takes_names, clock=self.now)
         session_key_apis = SessionKeyApis(self._session_keys, self.now)
         app_tokens = AppTokens(self.access_tokens, self._quotas, self.now)
         content_checks = ContentChecks(self._session_keys, self.now)

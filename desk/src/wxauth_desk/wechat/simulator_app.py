@@ -207,7 +207,7 @@ def _response(answer: Answer, api: Api) -> Response:
 
 
 async def _refuse_url(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, HTTPException)
+    assert isinstance(exc, HTTPException)  # Starlette's type of a handler allows no narrower parameter
     path = request.url.path
     # WeChat, too, returns an errcode for a wrong method of an API, and for an unknown path.
     for api, (methods, path_of_api) in ENDPOINTS.items():

@@ -104,7 +104,7 @@ export function createWires(place, serviceURL, shopURL) {
   /** Show a call between the service and WeChat, or a request of another client, as reported by the simulator. */
   function noteService({ id, direction, repeats, at, method, path, query, header, body, status, answer, ms }) {
     const parameters = Object.entries(query).map(([name, value]) => `${name}=${value}`)
-    const isOfShop = direction === 'clientToService' && path.endsWith('/signatures')
+    const isOfShop = direction === 'clientToService' && path.endsWith('/signatures') // only the shop requests these
     const tap = { weChatToService: () => tapOfMessage(repeats, at), clientToService: isOfShop ? undefined : elsewhere }
     record(id, {
       direction: isOfShop ? 'shopToService' : direction,
