@@ -24,7 +24,7 @@ from wxauth.checks.documents import (
 from wxauth.checks.result import CheckResult, Findings, bad, good, note
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey
-from wxauth_guard.bearer import METADATA_PATH as RESOURCE_METADATA_PATH
+from wxauth_guard.bearer import RESOURCE_METADATA_PATH
 from wxauth_guard.issuer import METADATA_PATH
 from wxauth_guard.keys import verification_keys
 from wxauth_guard.urls import is_loopback, is_secure

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 LOG_PAUSE_SECONDS: Final = 60.0
 
 # The resource's own path follows (RFC 9728, section 3.1).
-METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
+RESOURCE_METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
 
 _log = logging.getLogger("wxauth_guard")
 
@@ -400,4 +400,4 @@ def _metadata_path(audience: str) -> str | None:
     if not is_secure_url or re.search(r'["\\?#@]|[^!-~]', audience):
         return None
     path = urlsplit(audience).path
-    return METADATA_PATH + ("" if path == "/" else path)
+    return RESOURCE_METADATA_PATH + ("" if path == "/" else path)

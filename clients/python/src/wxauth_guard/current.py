@@ -27,18 +27,22 @@ VERIFY_PATH: Final = "/v1/verify"
 _MAX_CONNECTIONS: Final = 64
 _IDLE_SECONDS: Final = 30.0  # shorter than the 75 s after which wxauth closes an idle connection
 _MAX_PROBLEM_BYTES: Final = 16 * 1024
-# With `or_offline`, an outage admits a token, so no status that a client can cause counts as an outage.
+# With `or_offline`, an outage admits a token. Therefore, no status that a client can cause counts as an outage, and no
+# lack of this machine's resources.
 _UNREACHABLE_STATUSES: Final = frozenset(
     {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 )
-_OUR_OWN_LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_EXHAUSTION_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 class Authority(Protocol):
-    """What knows whether a token counts now. `query` is the query of `/v1/verify`, with its question mark."""
+    """An interface for questions about a token. `query` is the query of `/v1/verify`, with its question mark."""
 
     async def ask(self, token: str, principal: Principal, query: str, /) -> frozenset[str]:
-        """Return the current roles of the token's user. Raises: SessionRevoked, VerificationUnavailable, and others."""
+        """Return the current roles of the token's user.
+
+        Raises: SessionRevoked, TokenExpired, InsufficientScope, VerificationUnavailable.
+        """
         ...
 
     def ask_sync(self, token: str, principal: Principal, query: str, /) -> frozenset[str]:
@@ -122,7 +126,7 @@ class RemoteAuthority:
         headers = {
             "Authorization": f"Bearer {question.token}",
             "Accept": "application/json",
-            "Accept-Encoding": "identity",  # A compressed body is not read, because its size is not limited.
+            "Accept-Encoding": "identity",  # `iter_raw` does not decompress, because the result could have any size
         }
         remaining = max(question.deadline - self._timer(), 0.001)
         with client.stream("GET", question.url, headers=headers, timeout=remaining) as response:
@@ -157,6 +161,7 @@ class RemoteAuthority:
                     trust_env=False,
                     proxy=None if proxy is None else proxy.url,
                     limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS),
+                    # The client stores no cookies, because it sends the tokens of all users.
                     cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 )
                 threads = ThreadPoolExecutor(_MAX_CONNECTIONS, thread_name_prefix="ask wxauth")
@@ -202,7 +207,7 @@ def _is_unreachable(error: Exception) -> bool:
     for cause in causes_of(error):
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
             return False  # for example, a wrong certificate is a fault of the configuration
-        if isinstance(cause, OSError) and cause.errno in _OUR_OWN_LIMITS:
+        if isinstance(cause, OSError) and cause.errno in _EXHAUSTION_ERRNOS:
             return False
     # Before Python 3.11, neither asyncio's nor concurrent.futures' TimeoutError is the built-in one.
     is_late = isinstance(error, (httpx.TimeoutException, TimeoutError, asyncio.TimeoutError, FutureTimeout))

@@ -171,5 +171,5 @@ class VerificationUnavailable(WxAuthError, code="verification_unavailable", stat
 
     def __init__(self, detail: str = "", *, is_unreachable: bool = False) -> None:
         super().__init__(detail)
-        # A guard with `or_offline` then decides by the token alone.
+        # If this is True, a guard with `or_offline` decides by the token alone.
         self.is_unreachable = is_unreachable

@@ -22,8 +22,8 @@ SOURCE: Final = "en"  # the language of the texts in the code
 LOCALES: Final = [Path(__file__).with_name("locale")]  # the service adds its own folder
 # This pattern matches a keyword with a quoted text, or a quoted text that continues a text.
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
-# Like gettext, this module ignores an entry that is marked as unconfirmed.
-_UNCONFIRMED: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
+# Like gettext, this module ignores an entry whose translation nobody has confirmed.
+_FUZZY: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
 
 
 class Text(str):
@@ -125,19 +125,19 @@ def translations_into(language: str) -> Mapping[str, str]:
     translations = {}
     for path in catalogue_paths().get(language, ()):
         for entry in path.read_text("utf-8").split("\n\n"):
-            if _UNCONFIRMED.search(entry) is not None:
+            if _FUZZY.search(entry) is not None:
                 continue
-            texts = _texts_of(entry)
+            texts = _texts_in_entry(entry)
             if texts.get("msgid") and texts.get("msgstr"):  # neither the header nor an untranslated text
                 key = "\4".join(texts[keyword] for keyword in ("msgctxt", "msgid") if keyword in texts)
                 translations[key] = texts["msgstr"]
     return translations
 
 
-def _texts_of(entry: str) -> dict[str, str]:
+def _texts_in_entry(entry: str) -> Mapping[str, str]:
     texts: dict[str, str] = {}
-    current = ""
-    for keyword, text in _LINE.findall(entry):
-        current = keyword or current
-        texts[current] = texts.get(current, "") + json.loads(f'"{text}"')  # The escapes are the same as in JSON.
+    keyword = ""
+    for own_keyword, text in _LINE.findall(entry):
+        keyword = own_keyword or keyword  # a line without a keyword continues the text of the previous line
+        texts[keyword] = texts.get(keyword, "") + json.loads(f'"{text}"')  # the escapes are the same as in JSON
     return texts

@@ -13,7 +13,7 @@ _HTTP_URL: Final = re.compile(  # the scheme, user, host and port of a URL
 _DECIMAL_BYTE: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4: Final = re.compile(rf"{_DECIMAL_BYTE}(?:\.{_DECIMAL_BYTE}){{3}}", re.ASCII)
 # Browsers and many resolvers read such a host as an IPv4 address (https://url.spec.whatwg.org/#ends-in-a-number):
-# `127.1`, `0x7f000001` and `0177.0.0.1.` as 127.0.0.1. And `foo.1` is no host.
+# `127.1`, `0x7f000001` and `0177.0.0.1.` as 127.0.0.1. They refuse any other host of this form, such as `foo.1`.
 _ENDS_IN_A_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.ASCII | re.IGNORECASE)
 
 

@@ -36,8 +36,8 @@ Answer = dict[str, Any] | CodePicture
 @dataclass(frozen=True, slots=True)
 class Call:
     api: Api
-    # If the call contains an id and a secret, this is the id, even if no app has it. If the call contains an access token
-    # of an app, this is the app's id. Otherwise, it is None.
+    # The id in a call with a secret, even if no app has this id. For a call with an access token of an app, the id of
+    # this app. For any other call, None.
     app_id: str | None
     query: Mapping[str, str]
     body: bytes
