@@ -66,15 +66,18 @@ class Site:
 
 
 _LOGO: Final = picture_url(_HERE.joinpath("shop.png").read_bytes())
-SHOP: Final = Site("wxauth-example", _("Example Shop"), "", ("openid", "profile", "phone"), _LOGO)
-ADMIN: Final = Site("wxauth-example-admin", _("Shop Admin"), "/admin", ("openid", "profile", "roles"))
-SITES: Final = (SHOP, ADMIN)
+SHOP: Final = Site(
+    client_id="wxauth-example", title=_("Example Shop"), path="", scopes=("openid", "profile", "phone"), logo=_LOGO
+)
+ADMIN: Final = Site(
+    client_id="wxauth-example-admin", title=_("Shop Admin"), path="/admin", scopes=("openid", "profile", "roles")
+)
 
 
 def create_sites(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence[BaseRoute]) -> Starlette:
-    """Return both websites at this URL as an ASGI app, with the routes of the shop's back end. It requires Authlib."""
-    shop = Website(SHOP, issuer, url + SHOP.path).app(cookie_secret)
-    admin = Website(ADMIN, issuer, url + ADMIN.path).app(cookie_secret)
+    """Return both websites at this URL as an ASGI app, with the routes of the shop's back end."""
+    shop = _SitePages(SHOP, issuer, url + SHOP.path).app(cookie_secret)
+    admin = _SitePages(ADMIN, issuer, url + ADMIN.path).app(cookie_secret)
 
     async def add_slash(_request: Request) -> Response:
         return RedirectResponse(f"{url}{ADMIN.path}/")
@@ -95,8 +98,8 @@ class _Session:
     id_token: str = field(repr=False)
 
 
-class Website:
-    """An example website at this URL, where users log in through the issuer. It requires Authlib."""
+class _SitePages:
+    """The page of an example website at this URL, and the users' logins and logouts through the issuer."""
 
     def __init__(self, site: Site, issuer: str, url: str) -> None:
         self._site, self._issuer, self._url = site, issuer, url
@@ -236,7 +239,7 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
     known_app_ids = {app.app_id for app in settings.apps}
     account_app_id = ACCOUNT["app_id"] if ACCOUNT["app_id"] in known_app_ids else None
     website_app_id = WEBSITE["app_id"] if WEBSITE["app_id"] in known_app_ids else None
-    for site in SITES:
+    for site in (SHOP, ADMIN):
         loopback_url = f"http://127.0.0.1{site.path}"  # without a port, it stands for all ports (RFC 8252, section 7.3)
         await ensure_own_client(
             database,

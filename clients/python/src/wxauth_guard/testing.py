@@ -73,13 +73,13 @@ class _TestAuthority:
         self.banned: set[UUID] = set()
         self.ended: set[UUID] = set()
         self.roles: dict[UUID, frozenset[str]] = {}
-        self.unreachable = 0  # how many blocks of `TestIssuer.unreachable` are running
+        self.unreachable_blocks = 0  # how many blocks of `TestIssuer.unreachable` are running
 
     async def ask(self, token: str, principal: Principal, query: str) -> frozenset[str]:
         return self.ask_sync(token, principal, query)
 
     def ask_sync(self, _token: str, principal: Principal, _query: str) -> frozenset[str]:
-        if self.unreachable:
+        if self.unreachable_blocks:
             raise VerificationUnavailable("wxauth is unreachable in this test", is_unreachable=True)
         if principal.id in self.banned or principal.session_id in self.ended:
             raise SessionRevoked("the session has ended")
@@ -190,11 +190,11 @@ class TestIssuer:
     @contextmanager
     def unreachable(self) -> Iterator[None]:
         """Within the block, let `guard.current` behave as while wxauth is unreachable."""
-        self._authority.unreachable += 1
+        self._authority.unreachable_blocks += 1
         try:
             yield
         finally:
-            self._authority.unreachable -= 1
+            self._authority.unreachable_blocks -= 1
 
     def forget(self) -> None:
         """Forget all bans, ended sessions and roles."""
