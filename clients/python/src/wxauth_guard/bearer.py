@@ -129,14 +129,13 @@ class Guard:
             principal = await self._origin._verifier.verify(
                 token, now=self._origin._clock(), allows_scope=self._allows_scope
             )
-        self.check_scopes(principal)
-        if not self._asks:
-            return principal
-        try:
-            with self._completing_refusals():
+            self.check_scopes(principal)
+            if not self._asks:
+                return principal
+            try:
                 roles = await self._authority_in_use().ask(token, principal, self._query())
-        except VerificationUnavailable as failure:
-            return self._unconfirmed(principal, failure)
+            except VerificationUnavailable as failure:
+                return self._unconfirmed(principal, failure)
         return replace(principal, roles=roles, is_current=True)
 
     def verify_sync(self, token: str) -> Principal:
@@ -149,14 +148,13 @@ class Guard:
             principal = self._origin._verifier.verify_sync(
                 token, now=self._origin._clock(), allows_scope=self._allows_scope
             )
-        self.check_scopes(principal)
-        if not self._asks:
-            return principal
-        try:
-            with self._completing_refusals():
+            self.check_scopes(principal)
+            if not self._asks:
+                return principal
+            try:
                 roles = self._authority_in_use().ask_sync(token, principal, self._query())
-        except VerificationUnavailable as failure:
-            return self._unconfirmed(principal, failure)
+            except VerificationUnavailable as failure:
+                return self._unconfirmed(principal, failure)
         return replace(principal, roles=roles, is_current=True)
 
     @property
