@@ -18,8 +18,8 @@ _UNSEEN: Final = re.compile(
     r"/(?:livez|readyz|metrics|docs(?:/.*)?|openapi\.json|favicon\.ico|v1/pages/.*|admin/[\w.-]+\.(?:js|css|json|svg)"
     r"|v1/authorize/[\w-]+/state|v1/avatars/.*|v1/wechat/push/.*)"
 )
-# Sites, WeChat's page and the console send authorization codes to paths that end like this.
-_CODE_PATHS: Final = ("/token", "/wechat", "/session")
+# Sites, WeChat's page and the console send authorization codes to paths with these ends.
+_ENDS_OF_CODE_PATHS: Final = ("/token", "/wechat", "/session")
 _SHOWN_HEADERS: Final = ("user-agent", "content-type")
 _FORM: Final = "application/x-www-form-urlencoded"
 
@@ -27,7 +27,7 @@ _FORM: Final = "application/x-www-form-urlencoded"
 class Watched:
     """Middleware that records the requests to an app, without secrets, and the beginning of their bodies.
 
-    The page that sent a request for a phone has its id in `PAGE_HEADER`, which the app doesn't get.
+    If a page of the desk sends a phone's request, `PAGE_HEADER` contains the page's id, which the app doesn't get.
     """
 
     def __init__(self, app: ASGIApp, call_record: CallRecord) -> None:
@@ -118,7 +118,7 @@ def _redacted(value: Any) -> Any:
 
 def _with_masked_code(values: Any, path: str) -> Any:
     """Mask an authorization code. A `wx.login` code is shown, because the simulated WeChat gives it to anyone."""
-    if isinstance(values, dict) and "code" in values and path.endswith(_CODE_PATHS):
+    if isinstance(values, dict) and "code" in values and path.endswith(_ENDS_OF_CODE_PATHS):
         return {**values, "code": MASK}
     return values
 
