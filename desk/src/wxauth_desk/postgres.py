@@ -127,7 +127,7 @@ class EmbeddedPostgres:
 
     @property
     def log(self) -> Path:
-        return self._sibling_path(".log")
+        return self._path_beside_data(".log")
 
     def _start(self) -> None:
         self.data.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ class EmbeddedPostgres:
         self._wait_until_ready(supervisor)
 
     def _take_lock(self) -> None:
-        lock = os.open(self._sibling_path(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(self._path_beside_data(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         self._descriptors.append(lock)
         deadline = time.monotonic() + self.lock_timeout
         while True:
@@ -196,7 +196,7 @@ class EmbeddedPostgres:
     def _make_cluster(self, programs: Path) -> None:
         # The cluster is created under another name, and renamed at the end, so that a killed run's unfinished cluster
         # is never used.
-        unfinished = self._sibling_path(".new")
+        unfinished = self._path_beside_data(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         free_megabytes = shutil.disk_usage(self.data.parent).free // 2**20
         if free_megabytes < _NEEDED_MEGABYTES:
@@ -287,7 +287,7 @@ class EmbeddedPostgres:
         while self._descriptors:
             os.close(self._descriptors.pop())
 
-    def _sibling_path(self, suffix: str) -> Path:
+    def _path_beside_data(self, suffix: str) -> Path:
         return self.data.with_name(self.data.name + suffix)
 
     def _change_owner(self, path: Path) -> None:

@@ -1,7 +1,7 @@
 """The errors that a guard raises, and the base class of every error that wxauth returns.
 
 `code` and the titles are public and stable. `detail` is for the developer who reads the response. It is sent unchanged,
-so it must never contain a secret, an upstream URL, or a caller's input whose form was not checked.
+so it must never contain a secret, an upstream URL except the issuer's, or a caller's input whose form was not checked.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class Payments:
         self._orders[key] = _PaidOrder(delivery)
         return _ErrCode.PAID, self._notice_of(request, DELIVER, delivery)
 
-    def notice(self, request: NoticeRequest) -> Push:
+    def make_notice(self, request: NoticeRequest) -> Push:
         """Return the notice about the payment or the refund of an order. Repeated calls return the same notice.
 
         Raises: ValueError, if this person has not paid the order, or if the order has been forgotten.

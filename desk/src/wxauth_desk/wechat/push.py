@@ -25,12 +25,10 @@ _MESSAGE_PAUSES: Final = (0, 0)
 PAYMENT_PAUSES: Final = (15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600, 10800, 10800, 10800, 21600, 21600)
 ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
 
-# A user has withdrawn an app's permission to use data.
-REVOKED: Final = "user_authorization_revoke"
-# WeChat has a verdict on a picture.
-CHECKED: Final = "wxa_media_check"
-# A user has paid an order, and the shop must deliver the goods.
-DELIVER: Final = "xpay_goods_deliver_notify"
+# These are WeChat's names of events.
+REVOKED: Final = "user_authorization_revoke"  # a user has withdrawn an app's permission to use data
+CHECKED: Final = "wxa_media_check"  # WeChat has a verdict on a picture
+DELIVER: Final = "xpay_goods_deliver_notify"  # a user has paid an order, and the shop must deliver the goods
 REFUNDED: Final = "xpay_refund_notify"
 
 _SERVICE_PATH: Final = "/v1/wechat/push/"  # before the app's id

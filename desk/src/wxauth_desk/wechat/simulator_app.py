@@ -151,7 +151,7 @@ class _Controls:
         return payment_result(errcode, is_taken=is_taken)
 
     async def _notify(self, body: NoticeRequest) -> dict[str, Any]:
-        return {"is_taken": await self._sender.send_and_repeat(self._wechat.payments.notice(body))}
+        return {"is_taken": await self._sender.send_and_repeat(self._wechat.payments.make_notice(body))}
 
     def _add_fault(self, body: FaultRequest) -> dict[str, Any]:
         self._wechat.faults.append(body)
