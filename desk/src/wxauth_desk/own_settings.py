@@ -118,7 +118,7 @@ def environment() -> dict[str, str]:
 
 
 def port_of_environment() -> int | None:
-    """Return `WXAUTH_PORT`; None if it is not set, or is wrong, which the settings report later."""
+    """Return `WXAUTH_PORT`; None if it is not set, or is not a number. The settings report a wrong value later."""
     text = environment().get("WXAUTH_PORT", "")
     return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None
 

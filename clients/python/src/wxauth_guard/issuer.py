@@ -56,7 +56,7 @@ class KeySet:
 
 
 class Issuer:
-    """An issuer whose documents are read over HTTP. For the arguments and the ValueError, see `RemoteKeys`."""
+    """An issuer whose documents are read over HTTP. For the arguments, see `RemoteKeys`."""
 
     def __init__(
         self,
