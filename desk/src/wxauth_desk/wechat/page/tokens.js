@@ -1,6 +1,6 @@
 // The phone's tokens, decoded, with their remaining times.
 
-import { duration, h, pretty } from './elements.js'
+import { clockTime, duration, h, pretty } from './elements.js'
 import { text } from './texts.js'
 
 const TIME_CLAIMS = ['exp', 'iat']
@@ -82,7 +82,7 @@ function remainingTime(name) {
 /** Return the value of a claim, followed by the time of day if the value is a time. */
 function readable(name, value) {
   if (!TIME_CLAIMS.includes(name)) return pretty(value)
-  return `${value} · ${new Date(value * 1000).toLocaleTimeString('en-GB')}`
+  return `${value} · ${clockTime(value * 1000)}`
 }
 
 /** Return the JSON in a part of a token, which is UTF-8 in base64url. */
