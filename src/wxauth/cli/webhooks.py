@@ -2,11 +2,11 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import click
 import httpx
-from pydantic import StringConstraints, TypeAdapter
+from pydantic import TypeAdapter
 
 from wxauth.cli.options import checked, takes
 from wxauth.cli.printing import (
@@ -21,7 +21,6 @@ from wxauth.cli.printing import (
     state_of,
 )
 from wxauth.cli.resources import T, with_parts
-from wxauth.clients.models import CLIENT_NAME_PATTERN
 from wxauth.core.services import Parts
 from wxauth.core.trail import OPERATOR
 from wxauth.events.models import WebhookAnswer
@@ -31,6 +30,7 @@ from wxauth.events.schemas import (
     NewWebhookAnswer,
     ReplayRequest,
     WebhookChange,
+    WebhookName,
     trial_answer,
 )
 from wxauth.events.webhooks import Webhooks
@@ -39,9 +39,9 @@ from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.terminal import word
 
-_NAME_RULE: Final = _("must be up to 64 characters (a-z, 0-9, _ and -) and begin with a letter or digit")
 _check_name = checked(
-    TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME_PATTERN}$")]).validate_python, _NAME_RULE
+    TypeAdapter(WebhookName).validate_python,
+    _("must be up to 64 characters (a-z, 0-9, _ and -) and begin with a letter or digit"),
 )
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 _TYPE_OPTION: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
@@ -177,7 +177,7 @@ def _types_of(webhook: WebhookAnswer) -> str:
     return ",".join(webhook.types) or _("all")
 
 
-# With `seals`, the service must be able to decrypt the secret that the command stores.
+# With `seals`, the command stores a secret, which the service must be able to decrypt.
 def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]], *, seals: bool = False) -> T:
     async def run(parts: Parts) -> T:
         async with aclosing(ReceiverTransport(resolve=parts[NameResolver].resolve)) as transport:

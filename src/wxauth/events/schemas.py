@@ -1,4 +1,4 @@
-"""The bodies of requests and responses about webhooks, and the types of events that siblings get."""
+"""The bodies of requests and responses about webhooks, and the types of events that siblings (other services) get."""
 
 from typing import Annotated, Any, Final, NotRequired, Self
 from uuid import UUID
@@ -17,6 +17,7 @@ from wxauth.web.schemas import Changes, OrEmpty, Time, body_like
 _EXAMPLE_NAME: Final = "orders"
 _EXAMPLE_URL: Final = "https://orders.example.com/webhooks/wxauth"
 
+WebhookName = Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME_PATTERN}$")]
 _Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
 
 
@@ -37,7 +38,7 @@ class NewWebhook(BaseModel):
 
     model_config = body_like({"name": _EXAMPLE_NAME, "url": _EXAMPLE_URL, "types": ["user.erased", "user.merged"]})
 
-    name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME_PATTERN}$")]
+    name: WebhookName
     url: _Url = Field(description="An https URL, or an http URL on a private network.")
     types: list[SiblingEventType] | None = Field(
         default=None,
@@ -105,7 +106,6 @@ class ReplayedAnswer(BaseModel):
 
 
 def trial_answer(outcome: SendOutcome) -> TrialAnswer:
-    if outcome.status is not None:
-        return {"status": outcome.status, "milliseconds": outcome.milliseconds}
-    assert outcome.error is not None
-    return {"status": None, "error": outcome.error}
+    if outcome.error is not None:
+        return {"status": None, "error": outcome.error}
+    return {"status": outcome.status, "milliseconds": outcome.milliseconds}
