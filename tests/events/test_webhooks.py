@@ -126,7 +126,7 @@ async def deliver(services: Services) -> None:
     """Place the events, and send due deliveries until no delivery is left."""
     await place_events(services)
     for _ in Priority:  # an event may have waited for an event with another priority
-        await services[Deliveries].begin_due()
+        await services[Deliveries].start_due()
         await services[Deliveries].drain()
 
 
@@ -378,7 +378,7 @@ async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within
     killed = await root.stage.make_services(timeouts=Timeouts(webhooks=60), database_url=proxy.url)
     await root.record(1)
     await place_events(killed)
-    await killed[Deliveries].begin_due()
+    await killed[Deliveries].start_due()
     await until(lambda: root.receiver.got)
     proxy.shut()  # like when its process is killed, it records nothing
     root.stage.clock.advance(seconds=LEASE.total_seconds() - 1)
@@ -408,7 +408,7 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
         root.receiver.answers = [204, lose_database]
         await root.record(*range(12))
         await place_events(replica)
-        await replica[Deliveries].begin_due()
+        await replica[Deliveries].start_due()
         await is_away.wait()
         await proxy.accept()
         await deliver(replica)
@@ -425,7 +425,7 @@ async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(r
     root.receiver.answers, root.receiver.usual = ["hang"], 204
     await root.record(1)
     await place_events(slow)
-    await slow[Deliveries].begin_due()
+    await slow[Deliveries].start_due()
     await until(lambda: root.receiver.got)
     root.stage.clock.advance(seconds=LEASE.total_seconds())
     root.receiver.answers = [500]
@@ -446,7 +446,7 @@ async def test_receivers_that_hang_delay_none_and_take_a_place(root: WebhookAdmi
     root.receiver.usual = "hang"
     await root.record(*range(20))
     await place_events(patient)
-    await patient[Deliveries].begin_due()
+    await patient[Deliveries].start_due()
     await until(lambda: len(other_receiver.got) == 20)
     assert root.receiver.most_under_way == MAX_CONCURRENT + 1, "one of each"
     root.receiver.usual = 204
@@ -469,13 +469,13 @@ async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
         await leave(root.client, await root.stage.login("carol"))
     root.receiver.usual = "hang"
     await place_events(patient)
-    await patient[Deliveries].begin_due()
+    await patient[Deliveries].start_due()
     await until(lambda: root.receiver.under_way == 1 + MAX_CONCURRENT_FOR_ONE)
     await root.change(dora["user"]["id"], roles=["editor"])
     for person in (alice, bob, dora):
         await root.change(person["user"]["id"], status="disabled")
     await place_events(patient)
-    await patient[Deliveries].begin_due()
+    await patient[Deliveries].start_due()
     await until(lambda: root.receiver.under_way == 3 + MAX_CONCURRENT_FOR_ONE)
     assert {(event["type"], event["user_id"]) for event in events_in(root.receiver)[-2:]} == {
         ("user.banned", bob["user"]["id"]),
@@ -485,7 +485,7 @@ async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
     root.receiver.released.set()
     for _ in Priority:
         await patient[Deliveries].drain()
-        await patient[Deliveries].begin_due()
+        await patient[Deliveries].start_due()
     assert {delivery["state"] for delivery in await root.deliveries(limit=100)} == {"delivered"}
 
 

@@ -71,7 +71,7 @@ async def test_deliveries_are_listed_and_sent_again(
     await webhooks("add", "orders", receiver.url)
     await login("alice")
     await place_events(services)
-    await services[Deliveries].begin_due()
+    await services[Deliveries].start_due()
     await services[Deliveries].drain()
     [delivery] = json.loads((await webhooks("deliveries", "orders", "--json")).stdout)["items"]
     assert (delivery["type"], delivery["state"], delivery["status"]) == ("user.created", "delivered", 204)

@@ -93,7 +93,7 @@ async def test_the_receiver_forgets_an_erased_users_orders(
     orders.add(alice["user"]["id"], "oolong")
     assert (await leave(stage.client, alice)).status_code == 204
     await place_events(stage.services)
-    await stage.services[Deliveries].begin_due()
+    await stage.services[Deliveries].start_due()
     await stage.services[Deliveries].drain()
     assert orders.of(alice["user"]["id"]) == []
     async with aiohttp.ClientSession() as stranger, stranger.post(receiver, data=b"{}") as refused:

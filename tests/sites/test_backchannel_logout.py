@@ -20,7 +20,7 @@ from tests.world import AddSite, Admin, Body, Phone, Site, bearer, until, until_
 from wxauth.clients.clients import remove_client
 from wxauth.core.services import Services
 from wxauth.core.trail import SYSTEM
-from wxauth.events.logout_tokens import FINAL_STATUSES, LOGOUT_EVENT, LOGOUT_RETRIES
+from wxauth.events.logout_tokens import FINAL_STATUSES, LOGOUT_EVENT, LOGOUT_RETRY_SCHEDULE
 from wxauth.events.webhook_deliveries import CHECK_PAUSE_SECONDS, Deliveries
 from wxauth.merging.splitting_queries import erase_wechat_account
 from wxauth.service.build import Timeouts
@@ -59,7 +59,7 @@ class Informed(House):
     async def deliver(self, replica: Services | None = None, *, after: float = 0) -> None:
         self.stage.clock.advance(seconds=after)
         deliveries = (replica or self.stage.services)[Deliveries]
-        await deliveries.begin_due()
+        await deliveries.start_due()
         await deliveries.drain()
 
     async def waiting(self) -> int:
@@ -173,7 +173,7 @@ async def test_others_are_tried_again_by_new_tokens_on_schedule(informed: Inform
     informed.receiver.usual = answer
     await informed.be_banned()
     await informed.deliver()
-    for tries, pause in enumerate(LOGOUT_RETRIES, 1):
+    for tries, pause in enumerate(LOGOUT_RETRY_SCHEDULE, 1):
         await informed.deliver(after=pause.total_seconds() - 1)
         assert len(informed.receiver.got) == tries
         await informed.deliver(after=1)
@@ -199,7 +199,7 @@ async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of
 
     async def begin_all() -> None:
         for replica in replicas:
-            await replica[Deliveries].begin_due()
+            await replica[Deliveries].start_due()
 
     await begin_all()
     await until(lambda: receiver.under_way == 4)  # each person has two deliveries under way

@@ -26,7 +26,7 @@ LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TOKEN_LIFETIME: Final = timedelta(seconds=120)  # the specification recommends at most two minutes
 LOGOUT_TIMEOUT_SECONDS: Final = 5.0
-LOGOUT_RETRIES: Final = (
+LOGOUT_RETRY_SCHEDULE: Final = (
     timedelta(seconds=5),
     timedelta(seconds=30),
     timedelta(minutes=2),
@@ -55,7 +55,7 @@ class BackchannelLogouts:
     patience: float = LOGOUT_TIMEOUT_SECONDS
 
     async def deliver(self, delivery: LeasedLogout) -> DeliveryOutcome:
-        """Send a new logout token to the site once. A removed site's delivery fails without an attempt.
+        """Send a new logout token to the site once. Without a URL, the delivery fails without an attempt.
 
         Raises: StorageUnavailable or CannotOpen, if the signing key cannot be read or decrypted.
         """
@@ -77,9 +77,9 @@ class BackchannelLogouts:
             log.info("backchannel_logout_sent", **log_fields)
             return DeliveryOutcome(state=DeliveryState.DELIVERED)
         # `delivery.attempts` includes this attempt, so the first retry follows attempt 1.
-        is_final = sent.status in FINAL_STATUSES or delivery.attempts > len(LOGOUT_RETRIES)
+        is_final = sent.status in FINAL_STATUSES or delivery.attempts > len(LOGOUT_RETRY_SCHEDULE)
         # The pause begins now, and not before the attempt, which may have taken seconds.
-        next_at = None if is_final else self.clock() + LOGOUT_RETRIES[delivery.attempts - 1]
+        next_at = None if is_final else self.clock() + LOGOUT_RETRY_SCHEDULE[delivery.attempts - 1]
         LOGOUTS.count("failed" if is_final else "retried")
         log.warning("backchannel_logout_not_sent", **log_fields, reason=sent.error, next_at=next_at)
         state = DeliveryState.FAILED if is_final else DeliveryState.PENDING

@@ -59,7 +59,7 @@ RETRY_SCHEDULE: Final = (  # the pauses before the second attempt and all others
     timedelta(minutes=30),
     *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
 )
-SPREAD: Final = 0.1  # so that retries do not all come at once
+SPREAD: Final = 0.1  # a fraction of each pause, so that retries do not all come at once
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
 # A webhook without a success for this long counts as unavailable: its next success makes its retries due.
 OUTAGE: Final = timedelta(minutes=5)
@@ -102,16 +102,16 @@ class Deliveries:
     async def keep_delivering(self) -> None:
         """Start due deliveries forever, twice a second and after each `wake`."""
 
-        async def wait_and_begin() -> None:
+        async def wait_and_start() -> None:
             with suppress(TimeoutError):  # nobody has called `wake` during the pause
                 async with asyncio.timeout(CHECK_PAUSE_SECONDS):
                     await self._awakened.wait()
             self._awakened.clear()
-            await self.begin_due()
+            await self.start_due()
 
-        await keep_doing(wait_and_begin, pause=0, failure_event="deliveries_held_up")
+        await keep_doing(wait_and_start, pause=0, failure_event="deliveries_held_up")
 
-    async def begin_due(self) -> None:
+    async def start_due(self) -> None:
         """Start a task for each receiver and priority with due deliveries, within the limits."""
         for receiver_id, priority in await due_receivers(self.database, now=self.clock()):
             self._start_task(receiver_id, priority)
@@ -123,7 +123,10 @@ class Deliveries:
     async def sign_and_send(
         self, webhook_id: UUID, webhook: Webhook | LeasedEvent, event: Mapping[str, Any], *, now: datetime
     ) -> SendOutcome:
-        """Send an event once. `event` has the fields of `EventToSend`. A failure is returned, not raised."""
+        """Send an event once. A failure is returned, not raised.
+
+        `event` has the fields of `EventToSend`. `webhook_id` is separate, because a LeasedEvent's `id` is the event's.
+        """
         try:
             secrets = self._open_secrets(webhook_id, webhook, now=now)
         except CannotOpen as exc:
@@ -217,7 +220,7 @@ class Deliveries:
         if sent.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=sent.status)
         if sent.status == HTTPStatus.GONE:
-            await self._disable(delivery)  # the delivery itself waits until the webhook is enabled again
+            await self._disable(delivery)  # pending deliveries wait until the webhook is enabled again
         if delivery.attempts > len(RETRY_SCHEDULE):
             return DeliveryOutcome(state=DeliveryState.FAILED, status=sent.status, error=sent.error)
         spread = random.uniform(-SPREAD, SPREAD)  # noqa: S311 - not used as a secret
@@ -238,12 +241,11 @@ class Deliveries:
     def _open_secrets(self, webhook_id: UUID, webhook: Webhook | LeasedEvent, *, now: datetime) -> list[bytes]:
         context = webhook_secret_context(webhook_id)
         secrets = [self.sealer.open(webhook.secret, context=context)]
-        # A receiver with the current secret needs no signature by a former one that cannot be decrypted.
         former, until = webhook.former_secret, webhook.former_secret_until
         if former is not None and until is not None and now < until:
             try:
                 secrets.append(self.sealer.open(former, context=context))
-            except CannotOpen as exc:
+            except CannotOpen as exc:  # a receiver with the current secret does not need this signature
                 if webhook_id not in self._reported_webhooks:
                     self._reported_webhooks.add(webhook_id)
                     log.error("former_webhook_secret_not_unsealed", webhook=webhook.name, reason=str(exc))
