@@ -1,4 +1,4 @@
-"""The statements that give events their places in the feed, that read it, and that correct its sequences.
+"""The statements that give events their places in the feed, that read the feed, and that correct its sequences.
 
 The section "An event" of docs/contribute/architecture.md says why readers get each event exactly once, and in which
 order.
@@ -29,7 +29,7 @@ log = get_logger()
 
 
 class EventToSend(SharedEvent):
-    """An event, with the fields that siblings get."""
+    """An event, with the fields that siblings (other services) get."""
 
     @property
     def for_siblings(self) -> dict[str, Any]:
@@ -54,26 +54,28 @@ class Placement(PlacedEvent):
     position: int
 
 
-class FeedRow(EventToSend):
-    """A row of a page of the feed. `is_complete`, `last_position` and `last_id` are equal in all rows.
+class _PageRow(EventToSend):
+    """A row of a page of the feed, with an event. `is_complete`, `last_position` and `last_id` are equal in all rows.
 
     If the page is empty, its only row has no event: `position` and the event's fields are None, unlike their types.
+    `read_page` does not return such a row.
     """
 
     position: int
-    is_complete: bool  # Whether the feed still contains all events after the reader's place. If not, the page is empty.
+    is_complete: bool  # whether the feed still contains all events after the reader's place; if not, the page is empty
     last_position: int  # of the newest event, even of a deleted one; 0 if there was no event
-    last_id: UUID  # `FIRST_ID` if there was no event
+    last_id: UUID  # of the same event; `FIRST_ID` if there was no event
 
 
-# Only the transaction that holds this lock assigns places. It is released after the commit is visible.
+# Only the transaction that holds this lock assigns places. PostgreSQL releases the lock after the commit is visible.
 TRY_LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
 HAS_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS has_some")
-HIGHEST_POSITION_FRAGMENT: Final = """
+_HIGHEST_POSITION_FRAGMENT: Final = """
 (SELECT COALESCE(max(position), 0)
+   -- `feed_swept` has the highest place of the events that were deleted by age
    FROM ((SELECT position FROM feed ORDER BY position DESC LIMIT 1) UNION ALL SELECT position FROM feed_swept) places)
 """
-_HIGHEST_POSITION: Final = Statement[int](f"SELECT {HIGHEST_POSITION_FRAGMENT} AS position")
+_HIGHEST_POSITION: Final = Statement[int](f"SELECT {_HIGHEST_POSITION_FRAGMENT} AS position")
 _WAITING_FRAGMENT: Final = """
 WITH taken AS (
     DELETE FROM events_unplaced
@@ -81,15 +83,16 @@ WITH taken AS (
      WHERE event_id = ANY (ARRAY(SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT :limit))
     RETURNING number, event_id
 ), waiting AS (
-    -- `max`: in the order of ids, even if a tool has set the sequence back; events without a user stand alone
+    -- `max` keeps a user's events in the order of their ids, even if a tool has set the sequence of numbers back; an
+    -- event without a user is its own partition
     SELECT e.id, e.type, max(number) OVER (PARTITION BY COALESCE(e.user_id, e.id) ORDER BY e.id) AS number
-      -- LATERAL: through the index, however old the statistics are
+      -- with LATERAL, PostgreSQL reads the index, however old its statistics are
       FROM taken CROSS JOIN LATERAL (SELECT id, type, user_id FROM events WHERE id = taken.event_id LIMIT 1) e
-     -- an older `events_unplaced` may have been restored next to a newer `feed`: keep the place
+     -- an event keeps its place: an older `events_unplaced` may have been restored next to a newer `feed`
      WHERE NOT EXISTS (SELECT FROM feed WHERE event_id = taken.event_id)
 )
 """
-# The sequence is the default of `position`, and each row draws a number in the order of ORDER BY.
+# The sequence is the default of `position`, and the rows draw its numbers in the order of ORDER BY.
 _PLACE_BY_SEQUENCE: Final = Statement[Placement](f"""{_WAITING_FRAGMENT}
 INSERT INTO feed (event_id, type) SELECT id, type FROM waiting ORDER BY number, id
 RETURNING position, event_id, type
@@ -120,7 +123,7 @@ WITH bounds AS (
 ), completeness AS (
     -- events are missing if the reader's place no longer exists, or if later ones were deleted; none is missing after
     -- the place of the last deleted event, or after position 0, which has no row
-    SELECT NOT :is_after::boolean
+    SELECT NOT :is_after::boolean  -- a reader who begins with the oldest event has no place
            OR (swept_position <= :position
                AND (:position = 0
                     OR (swept_position, swept_id) = (:position, :event_id::uuid)
@@ -139,11 +142,11 @@ SELECT is_complete, last_position, last_id, page.*
 """
 
 
-_PAGE: Final = Statement[FeedRow](
+_PAGE: Final = Statement[_PageRow](
     _page_fragment("SELECT position, event_id FROM feed WHERE position > :position ORDER BY position LIMIT :limit")
 )
 # Each type has its own part of the index, which LATERAL reads.
-_PAGE_OF_TYPES: Final = Statement[FeedRow](
+_PAGE_OF_TYPES: Final = Statement[_PageRow](
     _page_fragment("""
     SELECT f.position, f.event_id FROM unnest(:types::text[]) AS wanted CROSS JOIN LATERAL (
            SELECT position, event_id FROM feed WHERE type = wanted AND position > :position
@@ -185,7 +188,7 @@ async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[
 
 async def read_page(
     database: Database, after: Place | None, types: Sequence[str], *, limit: int
-) -> tuple[Sequence[FeedRow], Place]:
+) -> tuple[Sequence[EventToSend], Place]:
     """Return the oldest events after a place (None: the beginning), and the place after which to read the next page.
 
     Empty `types` select all. A page that is not full returns the place of the newest event of any type, so that the
@@ -236,7 +239,7 @@ class SequenceState:
 # `pg_sequence_last_value` requires the SELECT or the USAGE privilege.
 _READ_SEQUENCES: Final = Statement[SequenceState](f"""
 WITH sequences (name, highest) AS (VALUES
-    (pg_get_serial_sequence('feed', 'position'), {HIGHEST_POSITION_FRAGMENT}),
+    (pg_get_serial_sequence('feed', 'position'), {_HIGHEST_POSITION_FRAGMENT}),
     (pg_get_serial_sequence('events_unplaced', 'number'), (SELECT COALESCE(max(number), 0) FROM events_unplaced))
 )
 SELECT name::regclass::text AS name,
