@@ -87,7 +87,8 @@ class DeliveryState(StrEnum):
 class DeliveryRow(SQLModel):
     """A delivery, with the fields that a list of deliveries shows."""
 
-    # The id is a UUIDv7 that rises with each queueing. For a site, both ids are that of the ended session.
+    # Each time that wxauth queues the event, the delivery gets a new UUIDv7. For a site, `id` and `event_id` are both
+    # the id of the ended session.
     id: UUID = Field(schema_extra={"examples": ["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"]})
     event_id: UUID = Field(
         primary_key=True,
@@ -117,15 +118,14 @@ class DeliveryRow(SQLModel):
 class Delivery(DeliveryRow, table=True):
     """A delivery of an event to a webhook, or of a logout token to a site.
 
-    A trigger adds those to sites when sessions end, and the last attempt deletes them. Until then, the row names the
-    user of the site's id_token, even after a merge or an erasure. Without foreign keys, removing a webhook with a
-    million deliveries is quick, and ending a session locks no client.
+    A trigger adds a delivery to a site when a session ends. Until the delivery is deleted after its last attempt, it
+    names the user of the site's id_token, even after a merge or an erasure. Without foreign keys, removing a webhook
+    with a million deliveries is quick, and ending a session locks no client.
     """
 
     __tablename__ = "deliveries"
 
-    receiver_id: UUID = Field(primary_key=True)
-    """A webhook, or a site in the table `clients`."""
+    receiver_id: UUID = Field(primary_key=True)  # a webhook, or a site in the table `clients`
     user_id: UUID | None  # None if the event was deleted while it was being queued
     is_leased: bool  # until `next_at`
-    priority: int = Field(sa_type=SmallInteger)  # a `Priority`
+    priority: int = Field(sa_type=SmallInteger)  # a `Priority` (see `webhook_queries`)

@@ -26,11 +26,11 @@ class Priority(IntEnum):
     database stores the values.
     """
 
-    BAN_LOGOUT = -2  # `banned` or `administrator`: users cannot cause these
+    BAN_LOGOUT = -2  # the session ended for the reason `banned` or `administrator`, which users cannot cause
     LOGOUT = -1
-    BAN = 0  # `banned` or `administrator`: users cannot cause these
+    BAN = 0  # a ban, or a session that ended for one of these two reasons
     ERASURE = 1  # also merges and splits; users can erase themselves and return as often as WeChat lets them log in
-    SESSION = 2  # users can log in and out as often as they like
+    SESSION = 2  # a session that ended for another reason; users can log in and out as often as they like
     ORDINARY = 3
 
     @property
@@ -88,7 +88,7 @@ UPDATE webhooks SET url = COALESCE(:url, url), types = COALESCE(:types, types),
  WHERE name = :name
 RETURNING {_COLUMNS_OF_WEBHOOK}
 """)
-# The current secret becomes the previous secret, and replaces an older previous secret.
+# The current secret becomes the former secret, and replaces an older former secret.
 _RENEW: Final = Statement[Webhook](f"""
 UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_until = :former_until WHERE id = :id
 RETURNING {_COLUMNS_OF_WEBHOOK}
@@ -99,6 +99,7 @@ _DISABLE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
 RETURNING {_COLUMNS_OF_WEBHOOK}
 """)
+# A caller of `write_webhook` or `change_webhook` gives the values of these parameters.
 _CHANGES: Final = {
     EventType.WEBHOOK_ADDED: _ADD,  # id, name, url, types, secret, created_at
     EventType.WEBHOOK_CHANGED: _CHANGE,  # name, url, types, is_enabled; the last three are None for no change
@@ -120,15 +121,15 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
             WHEN data ->> 'reason' IN ('banned', 'administrator') THEN {Priority.BAN.sql}
             ELSE {Priority.SESSION.sql} END,
        {next_at}, :now
-  -- LATERAL: each event is looked up through the index, however old the statistics are
+  -- with LATERAL, PostgreSQL looks each event up through the index, however old its statistics are
   FROM unnest(:ids::uuid[], :webhook_ids::uuid[], :event_ids::uuid[], :types::text[])
        AS new (id, receiver_id, event_id, type)
   LEFT JOIN LATERAL (
        SELECT user_id, data, actor FROM events WHERE events.id = event_id LIMIT 1) events ON true"""
 
 
-# An actor's ten events do not wait for the thousands that an import or a service has caused at the same time. The time
-# a day ago only ranks them, and `_LISTED_COLUMNS` hides it.
+# If an actor has caused at most ten of these events, they do not wait for the thousands that an import or a service has
+# caused at the same time. The time a day ago only ranks them: `_LISTED_COLUMNS` hides it.
 _RANKED_FRAGMENT: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""
 _QUEUE: Final = Statement[Nothing](f"{_queued_fragment(_RANKED_FRAGMENT)} ON CONFLICT DO NOTHING")
@@ -136,14 +137,14 @@ _QUEUE_AGAIN: Final = Statement[Nothing](f"""{_queued_fragment(":now")}
 ON CONFLICT (receiver_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
        at = excluded.at, priority = excluded.priority, is_leased = false
- -- not what a process is sending now
+ -- leave out a delivery that a process is sending now
  WHERE NOT (deliveries.is_leased AND deliveries.next_at > :now)
 """)
 # An urgent event must not wait for less urgent events about its user, so these get its priority and time. With LATERAL,
 # old statistics cannot make PostgreSQL read all pending deliveries for each row.
 _HASTEN: Final = Statement[Nothing](f"""
 WITH urgent AS MATERIALIZED (
-    -- each user's newest of each priority: all earlier events precede it, and are read once
+    -- only a user's newest urgent event of each priority, because it hastens all earlier events, which are read once
     SELECT DISTINCT ON (receiver_id, user_id, priority) receiver_id, user_id, priority, event_id, next_at
       FROM unnest(:webhook_ids::uuid[], :event_ids::uuid[]) AS new (receiver_id, event_id)
            CROSS JOIN LATERAL (
@@ -159,9 +160,9 @@ WITH urgent AS MATERIALIZED (
                SELECT d.ctid AS row_id FROM deliveries d
                 WHERE d.receiver_id = urgent.receiver_id AND d.user_id = urgent.user_id
                   AND d.event_id < urgent.event_id AND d.attempts = 0 AND d.priority > urgent.priority
-                -- an order that only `deliveries_first_tries_idx` has
+                -- only the index `deliveries_first_tries_idx` has this order, so PostgreSQL uses it
                 ORDER BY d.receiver_id, d.user_id, d.event_id
-                  -- locked rows are mostly being leased now
+                  -- a locked row is probably being leased now
                   FOR UPDATE SKIP LOCKED) earlier
      GROUP BY earlier.row_id
 )
@@ -169,7 +170,8 @@ UPDATE deliveries d SET priority = hastened.priority, next_at = LEAST(d.next_at,
   FROM hastened WHERE d.ctid = hastened.row_id
 """)
 FIND_PLACED: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
-# Events without a place have an empty type, and count, so that many of them do not make a page slower.
+# An event without a place has an empty type. `:size` also counts these events, so that many of them do not make a page
+# slower.
 _EVENTS_AFTER: Final = Statement[PlacedEvent]("""
 SELECT e.id AS event_id, COALESCE(f.type, '') AS type
   FROM (SELECT id FROM events WHERE id > :after ORDER BY id LIMIT :size) e LEFT JOIN feed f ON f.event_id = e.id
@@ -216,10 +218,10 @@ WITH due AS (
                   -- the tokens that a user causes do not delay the tokens of a ban
                   AND earlier.event_id < d.event_id AND (d.priority >= 0 OR earlier.priority = d.priority)
                   AND (earlier.attempts = 0 OR earlier.attempts = 1 AND earlier.is_leased)
-                -- an order that only `deliveries_first_tries_idx` has
+                -- only the index `deliveries_first_tries_idx` has this order, so PostgreSQL uses it
                 ORDER BY earlier.receiver_id, earlier.user_id, earlier.event_id
-               -- a site gets two tokens about a user at once: they have no order, and a slow response should not delay
-               -- the next; a third waits, so that one user does not take all of the site's parallel attempts
+               -- a site may get two tokens about a user at once: their order does not matter, and a slow response
+               -- should not delay the next; a third waits, so that one user does not take all parallel attempts
                OFFSET CASE WHEN d.priority < 0 THEN 1 ELSE 0 END))
      ORDER BY next_at LIMIT 1
        FOR UPDATE SKIP LOCKED
@@ -264,9 +266,10 @@ UPDATE deliveries SET next_at = :now, attempts = attempts - 1
  WHERE receiver_id = :receiver_id AND event_id = ANY (ARRAY(
        SELECT event_id FROM deliveries
         WHERE receiver_id = :receiver_id AND priority BETWEEN {Priority.BAN.sql} AND {Priority.ORDINARY.sql}
-          -- a second attempt follows within seconds, and as a first one again would hold up the user's later deliveries
+          -- not the second attempt: it follows within seconds, and with `attempts` 0, it would again hold up later
+          -- deliveries about the user
           AND state = 'pending' AND next_at > :now AND attempts > 1 AND NOT is_leased
-        ORDER BY priority, next_at LIMIT :size
+        ORDER BY priority, next_at LIMIT :size  -- the caller repeats this until no delivery is left
           FOR UPDATE SKIP LOCKED))
 """)
 # Before the first attempt, `next_at` is only a rank in the queue, so the list shows `at` instead.
@@ -278,12 +281,13 @@ _LISTED_COLUMNS: Final = ", ".join(
 LIST_DELIVERIES: Final = Statement[DeliveryRow](f"""
 SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
        SELECT {_LISTED_COLUMNS} FROM deliveries
+        -- `:before` is the last id of the previous page, and null for the first page
         WHERE receiver_id = :receiver_id AND state = chosen AND (:before::uuid IS NULL OR id < :before)
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
 """)
-# The sweep deletes finished deliveries whose ids are lower than `:before`, and all deliveries of removed webhooks. It
-# locks no other deliveries, because `lease_delivery` would skip them. The ids begin with the time.
+# The sweep deletes finished deliveries with ids (which begin with the time) below `:before`, and all deliveries of
+# removed webhooks. It locks no other deliveries, because `lease_delivery` would skip them.
 sweep_deliveries: Final = Sweep(
     Statement[Nothing](f"""
 WITH RECURSIVE {_receivers_fragment("true")}, swept AS MATERIALIZED (
@@ -308,7 +312,7 @@ reseal_webhook: Final = Reseal.of("webhooks", "secret", "former_secret", key="id
 async def write_webhook(
     database: Database, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
-    """Make and record the change that an event of this type reports. `values` are the parameters of its statement.
+    """Make and record the change that an event of this type reports. `values` are the parameters in `_CHANGES`.
 
     Return None if nothing has changed, because a new name is taken, or no webhook with this name or id can be changed.
     """
@@ -394,7 +398,7 @@ async def lease_delivery(
 async def settle_delivery(
     database: Database, delivery: LeasedEvent | LeasedLogout, outcome: DeliveryOutcome, *, now: datetime
 ) -> bool:
-    """Store an outcome. Return whether it is a success, and the first in a minute, of a webhook."""
+    """Store an outcome. Return whether this was the first success of a webhook within a minute."""
     leased = delivery.model_dump(include={"receiver_id", "event_id", "attempts"})
     async with database.begin(replan=True) as transaction:
         if isinstance(delivery, LeasedLogout) and outcome.state is not DeliveryState.PENDING:

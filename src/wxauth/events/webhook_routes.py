@@ -27,7 +27,7 @@ from wxauth.web.direct import Router
 from wxauth.web.pages import Items, all_of, items_of
 from wxauth_guard.errors import InvalidRequest
 
-_NO_WEBHOOK: Final = NotFound(NO_SUCH_WEBHOOK)
+_NO_SUCH_WEBHOOK: Final = NotFound(NO_SUCH_WEBHOOK)
 _WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// on a private network")
 router = Router("admin")
 WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
@@ -50,7 +50,7 @@ async def add_webhook(
     return await webhooks.add(body.name, url=body.url, types=body.types or (), by=administrator)
 
 
-@router.get("/v1/admin/webhooks/{name}", summary=_("Read a webhook"), failures=[_NO_WEBHOOK])
+@router.get("/v1/admin/webhooks/{name}", summary=_("Read a webhook"), failures=[_NO_SUCH_WEBHOOK])
 async def read_webhook(_administrator: AdministratorDep, webhooks: WebhooksDep, name: str) -> WebhookAnswer:
     """Return a webhook, without its secret."""
     return (await webhooks.read(name)).shown
@@ -59,7 +59,7 @@ async def read_webhook(_administrator: AdministratorDep, webhooks: WebhooksDep, 
 @router.patch(
     "/v1/admin/webhooks/{name}",
     summary=_("Change, enable or disable a webhook"),
-    failures=[_WRONG_URL, _NO_WEBHOOK],
+    failures=[_WRONG_URL, _NO_SUCH_WEBHOOK],
 )
 async def change_webhook(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str, body: WebhookChange
@@ -72,13 +72,13 @@ async def change_webhook(
     return await webhooks.change(name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator)
 
 
-@router.delete("/v1/admin/webhooks/{name}", summary=_("Remove a webhook"), failures=[_NO_WEBHOOK])
+@router.delete("/v1/admin/webhooks/{name}", summary=_("Remove a webhook"), failures=[_NO_SUCH_WEBHOOK])
 async def remove_webhook(administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str) -> None:
     """Remove a webhook. wxauth no longer sends its pending deliveries, and deletes them later."""
     await webhooks.remove(name, by=administrator)
 
 
-@router.post("/v1/admin/webhooks/{name}/test", summary=_("Test a webhook"), failures=[_NO_WEBHOOK])
+@router.post("/v1/admin/webhooks/{name}/test", summary=_("Test a webhook"), failures=[_NO_SUCH_WEBHOOK])
 async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, name: str) -> TrialAnswer:
     """Send one `webhook.test` message now.
 
@@ -88,7 +88,7 @@ async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, n
     return trial_answer(await webhooks.send_test(name, by=administrator))
 
 
-@router.post("/v1/admin/webhooks/{name}/secret", summary=_("Rotate a webhook's secret"), failures=[_NO_WEBHOOK])
+@router.post("/v1/admin/webhooks/{name}/secret", summary=_("Rotate a webhook's secret"), failures=[_NO_SUCH_WEBHOOK])
 async def renew_webhook_secret(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str
 ) -> NewWebhookAnswer:
@@ -99,7 +99,7 @@ async def renew_webhook_secret(
     return await webhooks.renew_secret(name, by=administrator)
 
 
-@router.get("/v1/admin/webhooks/{name}/deliveries", summary=_("List deliveries"), failures=[_NO_WEBHOOK])
+@router.get("/v1/admin/webhooks/{name}/deliveries", summary=_("List deliveries"), failures=[_NO_SUCH_WEBHOOK])
 async def list_deliveries(
     _administrator: AdministratorDep, webhooks: WebhooksDep, name: str, query: Annotated[DeliveriesQuery, Query()]
 ) -> Items[DeliveryRow]:
@@ -107,7 +107,7 @@ async def list_deliveries(
     return items_of(await webhooks.deliveries_of(name, query))
 
 
-@router.post("/v1/admin/webhooks/{name}/replay", summary=_("Replay events"), failures=[_NO_WEBHOOK])
+@router.post("/v1/admin/webhooks/{name}/replay", summary=_("Replay events"), failures=[_NO_SUCH_WEBHOOK])
 async def replay_deliveries(
     administrator: AdministratorDep, webhooks: WebhooksDep, name: str, body: ReplayRequest
 ) -> ReplayedAnswer:

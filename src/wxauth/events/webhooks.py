@@ -107,7 +107,7 @@ class Webhooks:
         await self._write(EventType.WEBHOOK_REMOVED, by, now=self.clock(), name=name)
 
     async def renew_secret(self, name: str, *, by: Actor) -> NewWebhookAnswer:
-        """Replace a webhook's secret. The previous one also signs for a day. Raises: NotFound."""
+        """Replace a webhook's secret. The former secret also signs for a day. Raises: NotFound."""
         webhook, secret = await self.read(name), new_webhook_secret()
         now = self.clock()
         # The webhook is found by its id, because the secret is sealed for this id. The name might belong to a new
