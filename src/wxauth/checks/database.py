@@ -9,7 +9,7 @@ from typing import Final
 from wxauth.apps.registry import Apps
 from wxauth.checks import queries
 from wxauth.checks.outsiders import judge_outsiders
-from wxauth.checks.queries import read_revocations, schema_elsewhere, tables_with_hidden_rows, use_tables
+from wxauth.checks.queries import ensure_rights, read_revocations, schema_elsewhere, tables_with_hidden_rows
 from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, judge_clock, note
 from wxauth.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.core.clock import Clock
@@ -81,11 +81,11 @@ async def _check_stored(
         yield result
     revision = await current_revision(database)
     hidden_in = await tables_with_hidden_rows(database)
-    if hidden_in:  # The queries of the later checks would miss rows.
+    if hidden_in:  # the queries of the later checks would miss rows
         yield _judge_hidden_rows(hidden_in)
         return
     if is_usable(revision):
-        await use_tables(database)
+        await ensure_rights(database)
     yield judge_schema(revision, elsewhere=None if revision is not None else await schema_elsewhere(database))
     if not is_usable(revision):
         return

@@ -133,14 +133,14 @@ def _jwks_uri_in(metadata: Mapping[str, Any], issuer: str) -> str:
         )
         raise DocumentFault(text)
     jwks_uri = metadata.get("jwks_uri")
-    if not isinstance(jwks_uri, str) or not _may_have_keys(jwks_uri, issuer):
+    if not isinstance(jwks_uri, str) or not _is_as_secure(jwks_uri, issuer):
         text = _("{issuer} has no jwks_uri with https. Another service responds at this address", issuer=issuer)
         raise DocumentFault(text)
     return jwks_uri
 
 
-def _may_have_keys(jwks_uri: str, issuer: str) -> bool:
-    """Return whether the guard would read keys from this URL."""
+# By the same rule, the guard decides whether to read keys from this URL.
+def _is_as_secure(jwks_uri: str, issuer: str) -> bool:
     return is_secure(jwks_uri) and (jwks_uri.startswith("https:") or is_loopback(urlsplit(issuer).hostname))
 
 

@@ -55,7 +55,6 @@ class WebhookState:
 class RecentAddresses:
     """The addresses from which the newest sessions were opened."""
 
-    session_count: int
     user_count: int
     addresses: list[str]  # at most two, without their prefix lengths
 
@@ -78,7 +77,7 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed
 """)
 # The limit stands before the condition, so that a service without recent logins reads few rows, too.
 RECENT_ADDRESSES: Final = Statement[RecentAddresses]("""
-SELECT count(*)::int AS session_count, count(DISTINCT user_id)::int AS user_count,
+SELECT count(DISTINCT user_id)::int AS user_count,
        COALESCE((array_agg(DISTINCT host(opened)))[1 : 2], '{}') AS addresses
   FROM (SELECT user_id, created_at, COALESCE(opened_ip, ip) AS opened
           FROM sessions ORDER BY id DESC LIMIT :size) newest
@@ -150,8 +149,8 @@ async def tables_with_hidden_rows(database: Database) -> Sequence[str]:
     return await database.values(_TABLES_WITH_HIDDEN_ROWS, tables=our_tables())
 
 
-async def use_tables(database: Database) -> None:
-    """Let PostgreSQL plan each use of wxauth's tables. Nothing is executed.
+async def ensure_rights(database: Database) -> None:
+    """Let PostgreSQL plan each use of wxauth's tables, which requires the same rights. Nothing is executed.
 
     Raises: StorageUnavailable, whose cause is PostgreSQL's error for the first right that the role lacks.
     """

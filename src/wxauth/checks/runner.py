@@ -27,7 +27,7 @@ from wxauth_guard.verifier import CLOCK_SKEW
 
 CHECK_LIMIT_SECONDS: Final = 25.0  # of a whole check, for example of one app, whose requests have shorter limits
 # All queries of `check_database` share `total`, because on a busy machine they took longer than the 8 s of a request.
-# `silence` ends the wait for a database that hangs earlier.
+# If the database hangs, `silence` ends the wait earlier.
 _DEADLINES: Final = replace(DEADLINES, total=20.0)
 _MAX_REASON: Final = 300  # characters
 
@@ -132,7 +132,7 @@ async def _results_of(name: str, check: AsyncGenerator[CheckResult | None, None]
     except TimeoutError:
         text = _("the check didn't finish within {seconds:g} s", seconds=CHECK_LIMIT_SECONDS)
         results.append(bad(name, text))
-    except Exception as exc:  # The other checks must continue.
+    except Exception as exc:  # the other checks must continue
         reason = f"{type(exc).__name__}: {message_of(exc)}"[:_MAX_REASON]
         text = _("the check failed because of an internal error: {reason}", reason=reason)
         results.append(bad(name, text))

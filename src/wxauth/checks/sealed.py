@@ -36,7 +36,7 @@ class SealedValue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SealedKind(Generic[Row]):
-    # A value that is not set is None. Several values have the order of the columns in the row's `Reseal`.
+    # Returns each sealed value (None if it is not set) with its context, in the order of the columns in the `Reseal`.
     values: Callable[[Row], Sequence[tuple[bytes | None, bytes]]]
 
     def stored_values(self, row: Row) -> list[SealedValue]:

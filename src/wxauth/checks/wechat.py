@@ -19,14 +19,7 @@ from pydantic_core import from_json
 
 from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, note
 from wxauth.core.clock import Clock
-from wxauth.errors import (
-    WeChatBadResponse,
-    WeChatError,
-    WeChatMisconfigured,
-    WeChatRateLimited,
-    WeChatTimeout,
-    WeChatUnavailable,
-)
+from wxauth.errors import WeChatError, WeChatMisconfigured, WeChatRateLimited, WeChatTimeout, WeChatUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connecting import ProxyFailed
 from wxauth.settings.addresses import numeric_addresses_of, plain_address
@@ -54,7 +47,7 @@ class _Recorder(httpx.AsyncBaseTransport):
         self._clock = clock
         self._readings = readings
         self.refused_addresses: list[str] = []  # this server's, for which WeChat has refused a call
-        self.unreachable: set[str] = set()
+        self.unreachable_hosts: set[str] = set()
         self.proxy_failure = ""  # the reason for the last failure to connect, if the proxy caused it
         self.connect_failure = ""  # the reason for the last failure to connect, whether or not the proxy caused it
 
@@ -64,7 +57,7 @@ class _Recorder(httpx.AsyncBaseTransport):
         try:
             response = await self._inner.handle_async_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            self.unreachable.add(request.url.host)
+            self.unreachable_hosts.add(request.url.host)
             self.connect_failure = exc.args[0]
             self.proxy_failure = exc.args[0] if isinstance(exc, ProxyFailed) else ""
             raise
@@ -120,7 +113,7 @@ def _judge_login(app: App, failure: WeChatError | None, settings: Settings, reco
     if not isinstance(failure, REJECTIONS_OF_CODE):
         return _judge_failure(name, exchange_api(app), failure, settings, recorder)
     base_host = urlsplit(settings.wechat_base_url).hostname
-    if base_host in recorder.unreachable:
+    if base_host in recorder.unreachable_hosts:
         fallback_host = urlsplit(settings.wechat_fallback_url or "").hostname
         text = _(
             "only {fallback} responds. wxauth can't connect to {base}, so each login first waits until this "
@@ -173,13 +166,12 @@ def _judge_failure(name: str, api: Api, failure: WeChatError, settings: Settings
             return bad(name, text)
         case WeChatUnavailable() | WeChatTimeout():
             return bad(name, _text_on_connection(failure, settings.wechat_base_url, recorder))
-        case WeChatBadResponse() if errcode is None:
-            text = _(
-                "{why}: check that WXAUTH_WECHAT_BASE_URL is WeChat's own address and not the address of a proxy",
-                why=failure.detail,
-            )
-            return bad(name, text)
-    assert errcode is not None  # each error without an errcode has returned above
+    if errcode is None:  # the failure is a WeChatBadResponse
+        text = _(
+            "{why}: check that WXAUTH_WECHAT_BASE_URL is WeChat's own address and not the address of a proxy",
+            why=failure.detail,
+        )
+        return bad(name, text)
     remedy = errcode_of(errcode, api=api).remedy
     if remedy is not None:
         return bad(name, _("{remedy} (errcode {errcode})", remedy=remedy, errcode=errcode))
