@@ -270,7 +270,7 @@ async def _import(
     services: Services, lines: CsvLines | JsonLines, options: Options, report: _Report, app_id: str | None
 ) -> Counts:
     if app_id:
-        services[Apps].entry(app_id)
+        services[Apps].entry(app_id)  # an unknown app fails before the first line is read
     report.show_progress(Counts())
     try:
         return await import_users(

@@ -205,7 +205,7 @@ def _arguments_for_type(field: _Field, clear: str | None) -> Mapping[str, Any]:
     return {"metavar": _METAVARS[next(iter(field.types))]}  # the type that the schema lists first
 
 
-# An empty string stands for the word that clears the field, and None for an empty parameter of a query.
+# The word that clears the field becomes an empty string, and an empty parameter of a query becomes None.
 def _value_of(field: _Field, value: str, *, clear: str | None, is_query: bool) -> object:
     if is_query:
         return stripped(value) or None

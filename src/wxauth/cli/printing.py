@@ -23,7 +23,7 @@ SHOWN_ONCE: Final = _("Keep the secret in a safe place. It is shown only once.")
 # (U+200C and U+200D) and variation selectors (U+FE0F). It also leaves out letters that are printed as a space, such as
 # the Hangul filler (U+3164).
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
-_WORD_COLUMNS: Final = ("status", "state", "source", "kind", "sign_up")  # wxauth translates words such as `active`
+_WORD_COLUMNS: Final = ("status", "state", "source", "kind", "sign_up")  # of words to translate, such as `active`
 
 
 def _switch(name: str, text: str) -> Callable[[Command], Command]:
