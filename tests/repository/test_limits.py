@@ -10,6 +10,7 @@ import pytest
 from tests.docs import ROOT, openapi
 from wxauth.apps import registry
 from wxauth.checks.database import STUCK_AFTER
+from wxauth.checks.runner import CHECK_LIMIT_SECONDS
 from wxauth.clients import clients
 from wxauth.clients.models import CLIENT_NAME_PATTERN, OPTIONS
 from wxauth.clients.service_clients import OPERATIONS_PER_SECOND, ClientOperation
@@ -302,6 +303,10 @@ LIMITS = {
         r"For (?:another )?(\d+) hours",
         "events/webhook_routes",
         "cli/webhooks",
+    ),
+    # The checks of the database come first, and all others run in parallel after them.
+    "CHECK_LIMIT_SECONDS": said(
+        "checks/runner", int(2 * CHECK_LIMIT_SECONDS), r"take at most (\d+) seconds", "checks/routes"
     ),
     "STUCK_AFTER": said("checks/database", STUCK_AFTER // HOUR, r"for (\w+) hour", "checks/database"),
     "REFUSALS_KEPT": said(

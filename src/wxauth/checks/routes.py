@@ -42,7 +42,7 @@ async def check_everything(
     """Run the checks of `wxauth check`, apart from the check of the settings.
 
     They cover the database, the keys, the issuer, the resources, the clocks, the sign-up hook, each enabled app with
-    WeChat, and its `push_forward`. They change no settings, users or sessions, and take at most 35 seconds.
+    WeChat, and its `push_forward`. They change no settings, users or sessions, and take at most 50 seconds.
     """
     # The module is imported here, because it takes 3 MB of memory, and most processes never run the checks.
     from wxauth.checks.runner import check_with
