@@ -67,31 +67,29 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
        current_setting('server_encoding') AS encoding
 """)
 # The sample contains the oldest and the newest sessions, because an old session may still need the previous secret key.
-# UNION removes duplicates. There are some if the table has fewer than 2 × :size rows.
 SOME_SESSION_KEYS: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed
   FROM ((SELECT id, app_id, openid, session_key FROM sessions ORDER BY id LIMIT :size)
-        UNION
+        UNION  -- without duplicates, which exist if the table has fewer than 2 × :size rows
         (SELECT id, app_id, openid, session_key FROM sessions ORDER BY id DESC LIMIT :size)) ends
  WHERE session_key IS NOT NULL
 """)
-# The limit stands before the condition, so that a service without recent logins reads few rows, too.
 RECENT_ADDRESSES: Final = Statement[RecentAddresses]("""
 SELECT count(DISTINCT user_id)::int AS user_count,
        COALESCE((array_agg(DISTINCT host(opened)))[1 : 2], '{}') AS addresses
   FROM (SELECT user_id, created_at, COALESCE(opened_ip, ip) AS opened
+          -- before the condition, so that few rows are read even if there were no recent logins
           FROM sessions ORDER BY id DESC LIMIT :size) newest
  WHERE created_at > :since AND opened IS NOT NULL
 """)
-# A webhook is stuck if it has accepted no event since `stuck_since`, although its first waiting delivery was queued
-# before then. `delivered_at` is null if the webhook has never accepted an event. Without a waiting delivery, a webhook
-# is not stuck.
 WEBHOOK_STATES: Final = Statement[WebhookState]("""
 SELECT w.name, w.is_enabled,
-       COALESCE(w.delivered_at < :stuck_since, true) AND COALESCE((
+       -- a stuck webhook has accepted no event since `:stuck_since`, although its first waiting delivery is older
+       COALESCE(w.delivered_at < :stuck_since, true)  -- null: it has never accepted an event
+       AND COALESCE((
            SELECT d.at < :stuck_since FROM deliveries d WHERE d.receiver_id = w.id AND d.state = 'pending'
             ORDER BY d.id LIMIT 1
-       ), false) AS is_stuck
+       ), false) AS is_stuck  -- null: no delivery is waiting
   FROM webhooks w ORDER BY w.name
 """)
 

@@ -114,7 +114,7 @@ def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
 
 
 def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = False, seals: bool = False) -> T:
-    """Call `use` with parts that are created when they are first used, and return the result.
+    """Call `use` with parts (objects of the service, created when they are first used), and return the result.
 
     The settings must be complete, as for the service itself. `with_services` provides all parts of the service, but
     importing them takes half a second more.

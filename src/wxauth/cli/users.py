@@ -113,7 +113,7 @@ def show_command(user_id: UUID, export: bool) -> None:
         _export(user_id)
     else:
         user = _read_user(user_id)
-        show(user, _table(user))
+        show(user, _rows_of(user))
 
 
 def _export(user_id: UUID) -> None:
@@ -131,25 +131,25 @@ def _export(user_id: UUID) -> None:
     with_database(write)
 
 
-def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
-    fields: Mapping[str, object] = user  # because a TypedDict has only literal keys, and `rows_of` has variables
+def _rows_of(user: UserDetailAnswer) -> list[tuple[str, object]]:
+    fields: Mapping[str, object] = user  # because a TypedDict has only literal keys, and `fields_named` has variables
 
-    def rows_of(*names: str) -> list[tuple[str, object]]:
+    def fields_named(*names: str) -> list[tuple[str, object]]:
         return [(name, fields[name]) for name in names]
 
     only_if_set = [name for name in ("reason", "until", "erase_at") if fields.get(name) is not None]
     # `phone_verified` is null if there is no phone number.
     unverified = Text("  ({proof})", proof=_("unverified")) if user["phone_verified"] is False else ""
     rows = [
-        *rows_of("id"),
+        *fields_named("id"),
         *(("former_id", each) for each in user.get("former_ids", ())),
         ("status", word(user["status"])),
-        *rows_of(*only_if_set, "roles", *PROFILE_FIELDS),
+        *fields_named(*only_if_set, "roles", *PROFILE_FIELDS),
         ("phone", (user["phone"] or "-") + unverified),
-        *rows_of("unionid", "external_id"),
+        *fields_named("unionid", "external_id"),
         *(("attribute", f"{name}={to_json(value).decode()}") for name, value in sorted(user["attributes"].items())),
         *(("former_external_id", each) for each in user.get("former_external_ids", ())),
-        *rows_of("created_at", "last_login_at", "last_seen_at"),
+        *fields_named("created_at", "last_login_at", "last_seen_at"),
         *(("identity", f"{identity['app_id']}  {identity['openid']}") for identity in user["identities"]),
     ]
     for session in user["sessions"]:

@@ -236,22 +236,22 @@ class SequenceState:
         return is_behind or is_far_too_high
 
 
-# `pg_sequence_last_value` requires the SELECT or the USAGE privilege.
 _READ_SEQUENCES: Final = Statement[SequenceState](f"""
 WITH sequences (name, highest) AS (VALUES
     (pg_get_serial_sequence('feed', 'position'), {_HIGHEST_POSITION_FRAGMENT}),
     (pg_get_serial_sequence('events_unplaced', 'number'), (SELECT COALESCE(max(number), 0) FROM events_unplaced))
 )
 SELECT name::regclass::text AS name,
+       -- `pg_sequence_last_value` requires one of these privileges
        CASE WHEN has_sequence_privilege(name, 'SELECT, USAGE')
             THEN COALESCE(pg_sequence_last_value(name), 0) END AS last_number,
        highest, has_sequence_privilege(name, 'SELECT') AND has_sequence_privilege(name, 'UPDATE') AS may_set,
        quote_ident(current_user) AS role
   FROM sequences WHERE name IS NOT NULL
 """)
-# The statement changes nothing if the number is outside the sequence's bounds.
 _SET_SEQUENCE: Final = Statement[bool]("""
 SELECT setval(seqrelid, :highest) IS NOT NULL AS is_set FROM pg_sequence
+ -- within the sequence's bounds, outside of which `setval` fails
  WHERE seqrelid = :name::text::regclass AND :highest::bigint BETWEEN seqmin AND seqmax
 """)
 

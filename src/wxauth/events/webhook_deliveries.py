@@ -136,7 +136,7 @@ class Deliveries:
                 reason=str(exc),
                 what_to_change=WRONG_SECRET_KEY,
             )
-            return SendOutcome(None, 0, "the secret can't be decrypted")
+            return SendOutcome(status=None, milliseconds=0, error="the secret can't be decrypted")
         body = to_json({"type": event["type"], "timestamp": event["at"], "data": event})
         headers = {**signed_headers(str(event["id"]), body, secrets, now=now), "content-type": "application/json"}
         return await send(self.transport, webhook.url, content=body, headers=headers, patience=self.patience)

@@ -170,10 +170,9 @@ UPDATE deliveries d SET priority = hastened.priority, next_at = LEAST(d.next_at,
   FROM hastened WHERE d.ctid = hastened.row_id
 """)
 FIND_PLACED: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
-# An event without a place has an empty type. `:size` also counts these events, so that many of them do not make a page
-# slower.
 _EVENTS_AFTER: Final = Statement[PlacedEvent]("""
-SELECT e.id AS event_id, COALESCE(f.type, '') AS type
+SELECT e.id AS event_id, COALESCE(f.type, '') AS type  -- empty: the event has no place
+  -- `:size` also counts the events without a place, so that many of them do not make a page slower
   FROM (SELECT id FROM events WHERE id > :after ORDER BY id LIMIT :size) e LEFT JOIN feed f ON f.event_id = e.id
  ORDER BY e.id
 """)
@@ -190,7 +189,7 @@ def _receivers_fragment(condition: LiteralString) -> LiteralString:
 )"""
 
 
-# The result includes removed sites, to which nothing is sent.
+# The result includes removed sites. Their deliveries end without being sent.
 _DUE: Final = Statement[tuple[UUID, int]](f"""
 WITH RECURSIVE {_receivers_fragment("state = 'pending'")}
 SELECT receivers.id, priorities.priority
