@@ -48,7 +48,7 @@ class PlacedEvent(SQLModel):
     type: str
 
 
-class Placement(PlacedEvent):
+class _Placement(PlacedEvent):
     """An event that has just got its place."""
 
     position: int
@@ -93,11 +93,11 @@ WITH taken AS (
 )
 """
 # The sequence is the default of `position`, and the rows draw its numbers in the order of ORDER BY.
-_PLACE_BY_SEQUENCE: Final = Statement[Placement](f"""{_WAITING_FRAGMENT}
+_PLACE_BY_SEQUENCE: Final = Statement[_Placement](f"""{_WAITING_FRAGMENT}
 INSERT INTO feed (event_id, type) SELECT id, type FROM waiting ORDER BY number, id
 RETURNING position, event_id, type
 """)
-_PLACE_AFTER: Final = Statement[Placement](f"""{_WAITING_FRAGMENT}
+_PLACE_AFTER: Final = Statement[_Placement](f"""{_WAITING_FRAGMENT}
 INSERT INTO feed (position, event_id, type) OVERRIDING SYSTEM VALUE
 SELECT :last_position + row_number() OVER (ORDER BY number, id), id, type FROM waiting
 RETURNING position, event_id, type
