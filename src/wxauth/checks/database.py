@@ -141,7 +141,8 @@ async def _check_clock(database: Database, clock: Clock) -> CheckResult:
     database_time = await database.time()
     reading = ClockReading.of(database_time, asked_at=asked_at, answered_at=clock())
     whose, why = _("the database's"), _("and wxauth relies on the database's clock")
-    return judge_clock(reading, name="clock database", whose=whose, allowed=MAX_CLOCK_DIFFERENCE_SECONDS, why=why)
+    allowed = MAX_CLOCK_DIFFERENCE_SECONDS
+    return judge_clock(reading, name="clock database", whose=whose, allowed_seconds=allowed, why=why)
 
 
 def _judge_hidden_rows(tables: Sequence[str]) -> CheckResult:

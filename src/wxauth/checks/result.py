@@ -53,10 +53,10 @@ def bad(name: str, text: Text) -> CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """The seconds by which this machine's clock is ahead of another clock, and their largest possible error."""
+    """How far this machine's clock is ahead of another clock, and the largest possible error of this difference."""
 
-    ahead: float
-    uncertainty: float
+    ahead_seconds: float
+    uncertainty_seconds: float
 
     @classmethod
     def of(cls, theirs: datetime, *, asked_at: datetime, answered_at: datetime, grain: timedelta = timedelta()) -> Self:
@@ -71,17 +71,17 @@ class ClockReading:
         return cls((midpoint - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
 
 
-def judge_clock(reading: ClockReading, *, name: str, whose: Text, allowed: float, why: Text) -> CheckResult:
+def judge_clock(reading: ClockReading, *, name: str, whose: Text, allowed_seconds: float, why: Text) -> CheckResult:
     """Return the result of a comparison of this machine's clock with another clock.
 
     `whose` is the owner of the other clock, in the possessive, for example "WeChat's". `why` says why a difference
-    matters. The result is bad only if the clocks certainly differ by more than `allowed`, in seconds.
+    matters. The result is bad only if the clocks certainly differ by more than `allowed_seconds`.
     """
-    distance = abs(reading.ahead)
-    if distance - reading.uncertainty <= allowed:
-        within = max(1, round(distance + reading.uncertainty))
+    distance = abs(reading.ahead_seconds)
+    if distance - reading.uncertainty_seconds <= allowed_seconds:
+        within = max(1, round(distance + reading.uncertainty_seconds))
         return good(name, _("within {n} s of {whose}", n=within, whose=whose))
-    where = _("ahead of") if reading.ahead > 0 else _("behind")
+    where = _("ahead of") if reading.ahead_seconds > 0 else _("behind")
     return bad(
         name,
         _(

@@ -83,9 +83,9 @@ async def check_with(
 def _judge_wechat_clock(readings: Sequence[ClockReading]) -> CheckResult:
     # An error of this machine's clock appears in all readings. A difference in only some of them has another cause, for
     # example a proxy that repeats a stored response with an old time. So the smallest difference counts.
-    nearest = min(readings, key=lambda reading: abs(reading.ahead))
+    nearest = min(readings, key=lambda reading: abs(reading.ahead_seconds))
     why = _("but tokens tolerate a difference of only {seconds} s", seconds=CLOCK_SKEW)
-    return judge_clock(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, why=why)
+    return judge_clock(nearest, name="clock wechat", whose=_("WeChat's"), allowed_seconds=CLOCK_SKEW, why=why)
 
 
 async def check_app_and_forward(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:
