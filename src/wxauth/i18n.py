@@ -1,6 +1,7 @@
-"""The texts for users. The code contains the texts in English, and catalogues contain the other languages.
+"""The texts for people, and errors with such a text.
 
-The service uses its own catalogues and the guard's catalogues (`wxauth_guard`). A text is marked where it is written:
+The code contains the texts in English, and catalogues contain the other languages. The service uses its own catalogues
+and the guard's (`wxauth_guard`). A text is marked where it is written:
 
     from wxauth.i18n import lazy_gettext as _
 
@@ -25,6 +26,8 @@ from wxauth_guard.i18n import (
 __all__ = [
     "SOURCE",
     "Text",
+    "TextError",
+    "WrongValue",
     "catalogue_paths",
     "find_language",
     "languages",
@@ -36,6 +39,18 @@ __all__ = [
 ]
 
 add_catalogues(Path(__file__).with_name("locale"))
+
+
+class TextError(Exception):
+    """An error with a text that wxauth can translate."""
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+        super().__init__(text)
+
+
+class WrongValue(TextError, ValueError):
+    """A value breaks a rule. The text states the rule, and never contains the value."""
 
 
 def pgettext(context: str, message: str, language: str) -> str:

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from pydantic import BeforeValidator
 
-from wxauth.i18n import lazy_gettext as _
-from wxauth.text_errors import WrongValue
+from wxauth.i18n import WrongValue, lazy_gettext as _
 
 # `parse` returns these values in place of what is not I-JSON. `check` refuses them, even after they were written as
 # JSON and parsed again, and no ID can be one of them.

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from unicodedata import east_asian_width
 
-from wxauth.i18n import SOURCE, Text, find_language, lazy_gettext as _, pgettext, translate
-from wxauth.text_errors import WrongValue
+from wxauth.i18n import SOURCE, Text, WrongValue, find_language, lazy_gettext as _, pgettext, translate
 
 # Printed tables contain these names and states besides `core.users.PROFILE_FIELDS`.
 WORDS: Final = """

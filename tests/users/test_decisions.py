@@ -8,8 +8,8 @@ import pytest
 
 from wxauth.core.trail import EventType
 from wxauth.core.users import UserStatus
+from wxauth.i18n import TextError
 from wxauth.merging.merging import BY_OPERATOR, BY_UNIONID, MergePair, MergeSource, status_and_roles_of_both
-from wxauth.text_errors import TextError
 from wxauth.users.admin import UserChange
 from wxauth.users.status_queries import Ban, Ending, StatusAndRoles, StatusChange
 from wxauth_guard.errors import InvalidRequest

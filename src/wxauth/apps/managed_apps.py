@@ -15,11 +15,11 @@ from wxauth.core.logs import get_logger
 from wxauth.core.sealing import CannotOpen, Sealer
 from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.i18n import WrongValue
 from wxauth.outbound.urls import NameResolver, check_url
 from wxauth.settings.apps import App, AppFields
 from wxauth.settings.settings import Settings
 from wxauth.settings.urls import is_below
-from wxauth.text_errors import WrongValue
 from wxauth.web.bodies import errors_of, invalid_request
 from wxauth.wechat.client import WeChat, exchange_api
 from wxauth.wechat.errcodes import errcode_of

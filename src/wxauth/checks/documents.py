@@ -9,9 +9,8 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic_core import from_json
 
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i18n import Text, TextError, lazy_gettext as _
 from wxauth.outbound.connecting import STRICT_FORM_CODES, refusal_of
-from wxauth.text_errors import TextError
 from wxauth_guard.issuer import MAX_DOCUMENT
 from wxauth_guard.proxies import Proxy, proxy_for
 from wxauth_guard.urls import is_loopback

@@ -26,12 +26,11 @@ from wxauth.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, AddedCl
 from wxauth.clients.queries import ALL_CLIENTS
 from wxauth.clients.rules import WrongClient, build_client, check_name
 from wxauth.core.database import Database
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import WrongValue, lazy_gettext as _
 from wxauth.i_json import parse_typed
 from wxauth.outbound.urls import NameResolver
 from wxauth.settings.settings import ClientCommandSettings
 from wxauth.terminal import word
-from wxauth.text_errors import WrongValue
 from wxauth.web.pages import all_of
 from wxauth_guard.errors import InvalidRequest
 

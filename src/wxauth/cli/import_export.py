@@ -25,7 +25,7 @@ from wxauth.cli.resources import with_database, with_services
 from wxauth.core.outages import outage_text
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i18n import Text, WrongValue, lazy_gettext as _
 from wxauth.import_export.exporting import export_users
 from wxauth.import_export.files import CsvLines, FileFormat, JsonLines, is_field
 from wxauth.import_export.importing import USUAL_OPENID_LENGTH, Counts, ImportRefusal, import_users
@@ -33,7 +33,6 @@ from wxauth.import_export.lines import Line
 from wxauth.import_export.other_files import WrongFile
 from wxauth.import_export.rules import Options
 from wxauth.terminal import localized
-from wxauth.text_errors import WrongValue
 
 _COUNTS: Final = _("lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}")
 _JOINED: Final = _(

@@ -12,11 +12,10 @@ from pydantic import BaseModel, TypeAdapter
 
 from wxauth import i_json
 from wxauth.cli.printing import sentence
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i18n import Text, WrongValue, lazy_gettext as _
 from wxauth.settings.apps import picture_url
 from wxauth.settings.types import comma_separated
 from wxauth.terminal import os_reason
-from wxauth.text_errors import WrongValue
 from wxauth.web.pages import PageQuery, id_in_cursor
 from wxauth.web.schemas import DateOrTime, Time
 

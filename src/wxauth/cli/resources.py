@@ -26,11 +26,10 @@ from wxauth.errors import (
     WeChatError,
     no_such,
 )
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i18n import Text, TextError, lazy_gettext as _
 from wxauth.outbound.urls import NameResolver
 from wxauth.settings.loading import load_settings
 from wxauth.settings.settings import AnySettings, DatabaseSettings, Settings
-from wxauth.text_errors import TextError
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 if TYPE_CHECKING:

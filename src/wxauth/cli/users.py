@@ -30,14 +30,13 @@ from wxauth.cli.resources import read_settings, with_database
 from wxauth.core.database import Database
 from wxauth.core.trail import OPERATOR
 from wxauth.core.users import PROFILE_FIELDS, UserStatus
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i18n import Text, WrongValue, lazy_gettext as _
 from wxauth.i_json import parse_typed
 from wxauth.sessions.devices import describe_device
 from wxauth.sessions.list_queries import OpenSession
 from wxauth.settings.roles import Role
 from wxauth.settings.settings import PhoneSettings
 from wxauth.terminal import localized, word
-from wxauth.text_errors import WrongValue
 from wxauth.users.admin import UserChange, change_user, end_all_sessions, erase_user, read_user
 from wxauth.users.attributes import check_patch
 from wxauth.users.consent_queries import ConsentRow

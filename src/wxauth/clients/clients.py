@@ -18,13 +18,12 @@ from wxauth.clients.rules import APP_FIELDS, WrongClient, build_client, change_c
 from wxauth.core.database import Database, Transaction
 from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.errors import NameTaken, NotFound, StorageUnavailable, no_such
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import WrongValue, lazy_gettext as _
 from wxauth.outbound.urls import NameResolver, check_url
 from wxauth.random_secrets import hash_of, new_secret
 from wxauth.settings.apps import AppKind
 from wxauth.settings.resources import Resource, find_resource
 from wxauth.settings.settings import ClientCommandSettings, Settings
-from wxauth.text_errors import WrongValue
 from wxauth_guard.errors import InvalidRequest
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)  # A client's replicas need this time to get the new secret.

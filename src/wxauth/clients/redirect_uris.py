@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import WrongValue, lazy_gettext as _
 from wxauth.settings.types import LAST_PORT
 from wxauth.settings.urls import MAX_URL, as_compared, host_of
-from wxauth.text_errors import WrongValue
 from wxauth_guard.urls import is_http_url, is_loopback, is_secure
 
 MAX_URIS: Final = 100  # because each sign-in request, and each CORS request, is compared with them

@@ -17,11 +17,10 @@ from wxauth.clients.models import (
 )
 from wxauth.clients.redirect_uris import check_uris
 from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i18n import Text, WrongValue, lazy_gettext as _
 from wxauth.settings.apps import APP_ID, AppKind, check_logo
 from wxauth.settings.claims import check_claims
 from wxauth.settings.types import check_title, match_check
-from wxauth.text_errors import WrongValue
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 # A client is an actor in the audit trail, so its name must not look like a user's id, or be the name of one of these

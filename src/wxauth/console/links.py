@@ -8,9 +8,8 @@ from uuid import UUID
 from wxauth.console import queries
 from wxauth.core.database import Database
 from wxauth.core.trail import OPERATOR, EventType, record_event
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import TextError, lazy_gettext as _
 from wxauth.random_secrets import hash_of, new_secret
-from wxauth.text_errors import TextError
 from wxauth.users.status_queries import lock_status_and_roles
 
 CONSOLE_PATH: Final = "/admin/"

@@ -33,8 +33,7 @@ from wxauth.core.dependent_queries import refusal_for_dependents, sql_of
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.outages import raise_if_unavailable
 from wxauth.core.rights_queries import REVOKES_FROM_PUBLIC, our_tables
-from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.text_errors import TextError
+from wxauth.i18n import Text, TextError, lazy_gettext as _
 
 HEAD: Final = "head"
 BASE: Final = "base"  # before the first revision: the schema is empty

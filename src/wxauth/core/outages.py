@@ -11,8 +11,7 @@ import asyncpg
 from wxauth.core import libpq
 from wxauth.core.logs import get_logger, message_of
 from wxauth.errors import BUSY_TITLE, StorageUnavailable
-from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.text_errors import TextError
+from wxauth.i18n import Text, TextError, lazy_gettext as _
 
 log = get_logger()
 

@@ -18,9 +18,9 @@ from wxauth.events.models import DeliveryRow, DeliveryState, Webhook, WebhookAns
 from wxauth.events.schemas import DeliveriesQuery, NewWebhookAnswer
 from wxauth.events.sending import SendOutcome
 from wxauth.events.webhook_deliveries import Deliveries
+from wxauth.i18n import WrongValue
 from wxauth.outbound.signatures import new_webhook_secret, shown_secret
 from wxauth.outbound.urls import NameResolver, check_url
-from wxauth.text_errors import WrongValue
 from wxauth.web.pages import Page
 from wxauth_guard.errors import InvalidRequest
 

@@ -19,7 +19,7 @@ from wxauth.core.metrics import Histogram
 from wxauth.core.services import part
 from wxauth.errors import SignUpRefused, SignUpUnavailable
 from wxauth.faulty_json import read_loosely
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import TextError, WrongValue, lazy_gettext as _
 from wxauth.login.login_queries import InitialFields, Login
 from wxauth.outbound.receivers import USER_AGENT
 from wxauth.outbound.signatures import signed_headers
@@ -29,7 +29,6 @@ from wxauth.settings.apps import App
 from wxauth.settings.roles import STAFF_ROLES, Role
 from wxauth.settings.secrets import webhook_secret_bytes
 from wxauth.settings.settings import Settings
-from wxauth.text_errors import TextError, WrongValue
 from wxauth.texts import is_title
 from wxauth.users.attributes import AttributesPatch, patched
 from wxauth.users.ids import ExternalId

@@ -10,11 +10,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from wxauth.core.background import once
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import WrongValue, lazy_gettext as _
 from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.settings.types import LAST_PORT
 from wxauth.settings.urls import MAX_URL
-from wxauth.text_errors import WrongValue
 from wxauth_guard.urls import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0

@@ -13,9 +13,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator
 
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import WrongValue, lazy_gettext as _
 from wxauth.settings.types import CommaList
-from wxauth.text_errors import WrongValue
 
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network

@@ -21,13 +21,12 @@ from pydantic import (
     field_validator,
 )
 
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import WrongValue, lazy_gettext as _
 from wxauth.settings.claims import Claims
 from wxauth.settings.roles import MAX_ROLES, ROLE_PATTERN, STAFF_ROLES
 from wxauth.settings.secrets import AppSecret, PushAesKey, PushToken
 from wxauth.settings.types import Lower, OrNone, check_title, checked, json_like
 from wxauth.settings.urls import HookUrl, HostName
-from wxauth.text_errors import WrongValue
 from wxauth.texts import MAX_TITLE_LENGTH
 
 PUSH_PATH: Final = "/v1/wechat/push/{app_id}"  # the operator enters the URL with this path in WeChat's console

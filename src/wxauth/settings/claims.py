@@ -9,10 +9,9 @@ from typing import Annotated, Any, Final
 from pydantic_core import to_json
 
 from wxauth import i_json
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import WrongValue, lazy_gettext as _
 from wxauth.settings.roles import ATTRIBUTE_NAME
 from wxauth.settings.types import checked, json_like
-from wxauth.text_errors import WrongValue
 from wxauth_guard.json_texts import has_too_many_containers
 
 # The case of a name doesn't count, because some libraries, such as Go's encoding/json, read `ROLES` and `roleſ` as

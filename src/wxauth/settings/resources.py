@@ -9,10 +9,9 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import WrongValue, lazy_gettext as _
 from wxauth.settings.types import Title, json_like
 from wxauth.settings.urls import as_compared, plain_url
-from wxauth.text_errors import WrongValue
 from wxauth_guard.urls import is_secure
 
 # The first line is for sites, and the second for services. A test compares this list with the scopes in other packages,

@@ -6,9 +6,8 @@ from typing import Annotated, Final
 
 from pydantic import Field, SecretStr
 
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import WrongValue, lazy_gettext as _
 from wxauth.settings.types import checked, must_match
-from wxauth.text_errors import WrongValue
 
 SECRET_KEY_BYTES: Final = 32
 # The form of a secret for signatures, as Standard Webhooks 1.0.0 specifies it.

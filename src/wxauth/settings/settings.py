@@ -11,13 +11,12 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i18n import Text, TextError, WrongValue, lazy_gettext as _
 from wxauth.settings import addresses, secrets, types, urls
 from wxauth.settings.apps import App, AppId, AppList, SignUp, SignUpRoles
 from wxauth.settings.claims import Claims, JsonClaims
 from wxauth.settings.resources import Resources
 from wxauth.settings.urls import is_below
-from wxauth.text_errors import TextError, WrongValue
 
 PREFIX: Final = "WXAUTH_"
 WECHAT_URL: Final = "https://api.weixin.qq.com"

@@ -13,8 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticUseDefault, from_json
 
 from wxauth import i_json
-from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.text_errors import WrongValue
+from wxauth.i18n import Text, WrongValue, lazy_gettext as _
 from wxauth.texts import is_title
 
 T = TypeVar("T")

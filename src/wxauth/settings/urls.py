@@ -16,10 +16,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, SecretStr
 
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i18n import Text, WrongValue, lazy_gettext as _
 from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.settings.types import LAST_PORT, CommaList, checked, must_match
-from wxauth.text_errors import WrongValue
 from wxauth_guard.urls import is_http_url, is_secure
 
 MAX_URL: Final = 2048

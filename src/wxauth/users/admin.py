@@ -14,11 +14,10 @@ from wxauth.core.outages import CONFLICTS
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserStatus
 from wxauth.errors import ExternalIdTaken, LoginTooOld, NotFound
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import TextError, lazy_gettext as _
 from wxauth.sessions.list_queries import OPEN_SESSIONS, PAST_SESSIONS
 from wxauth.sessions.queries import EndReason, end_session_of_locked_user, end_sessions
 from wxauth.settings.roles import ADMIN, MAX_ROLES
-from wxauth.text_errors import TextError
 from wxauth.users import erasure_queries, user_queries
 from wxauth.users.attributes import Attributes, WrongAttributes, patch_attributes
 from wxauth.users.consent_queries import NEWEST_CONSENTS

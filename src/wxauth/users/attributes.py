@@ -16,9 +16,8 @@ from pydantic_core import to_json
 from wxauth import i_json
 from wxauth.core.database import Transaction
 from wxauth.core.trail import Actor, EventType, record_event
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import WrongValue, lazy_gettext as _
 from wxauth.settings.roles import ATTRIBUTE_NAME
-from wxauth.text_errors import WrongValue
 from wxauth.users.user_queries import WRITE_ATTRIBUTES, read_attributes
 
 MAX_BYTES: Final = 2048  # of JSON, in which PostgreSQL spells a large number with all its digits

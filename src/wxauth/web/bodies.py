@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from wxauth import i_json
 from wxauth.faulty_json import read_loosely
-from wxauth.text_errors import WrongValue
+from wxauth.i18n import WrongValue
 from wxauth.web.schemas import BodyWithRules, Lenient
 from wxauth_guard.errors import FieldError, InvalidRequest
 
