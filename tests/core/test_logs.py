@@ -16,7 +16,7 @@ from tests.sweeps import swept
 from tests.world import LogLines, Rows
 from wxauth.clients.clients import Credentials
 from wxauth.core.logs import console_line, redact
-from wxauth.keys.issuer import AccessToken
+from wxauth.keys.access_tokens import AccessToken
 from wxauth.login.routes import LogoutRequest, RefreshRequest
 from wxauth.login.schemas import LoginRequest
 from wxauth.phones.routes import PhoneRequest

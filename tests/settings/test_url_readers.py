@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from tests.programs import needs
 from wxauth.clients.redirect_uris import check_uri, is_local, is_registered, origin_of, scheme_of_app
 from wxauth.outbound.urls import _scheme_and_name
-from wxauth.settings.urls import HookUrl, Issuer, SecureUrl, Url, host_of, is_url_without_user, plain_url
+from wxauth.settings.urls import HookUrl, IssuerUrl, SecureUrl, Url, host_of, is_url_without_user, plain_url
 from wxauth_guard.urls import is_http_url, is_loopback, is_secure
 
 pytestmark = [pytest.mark.node, pytest.mark.no_database]
@@ -98,7 +98,7 @@ def test_the_host_that_wxauth_judges_is_the_host_that_is_opened() -> None:
     texts = list(dict.fromkeys(urls(20_000)))
     command = [needs("node"), "-e", READ_IN_NODE]
     read = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, check=True).stdout
-    of_settings = [TypeAdapter(kind).validate_python for kind in (Url, SecureUrl, Issuer, HookUrl)]
+    of_settings = [TypeAdapter(kind).validate_python for kind in (Url, SecureUrl, IssuerUrl, HookUrl)]
     checks = [check_uri, _scheme_and_name, is_url_without_user, lambda url: plain_url(url) is not None, *of_settings]
     accepted = [0] * len(checks)
     wrong: list[tuple[object, ...]] = []

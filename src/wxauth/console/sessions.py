@@ -24,7 +24,7 @@ from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
 from wxauth.errors import SessionRevoked, StorageUnavailable
-from wxauth.keys.issuer import Issuer, TokenSession
+from wxauth.keys.access_tokens import AccessTokens, TokenSession
 from wxauth.login.count_queries import LoginCounts
 from wxauth.random_secrets import hash_of
 from wxauth.sessions.devices import Device
@@ -72,7 +72,7 @@ class ConsoleSessions:
     clock: Clock
     login_counts: LoginCounts
     console_tokens: ConsoleTokens
-    issuer: Issuer
+    access_tokens: AccessTokens
     codes: AuthorizationCodes
     last_seen: LastSeen
 
@@ -225,7 +225,7 @@ class ConsoleSessions:
         seconds_left = int((expires_at - now).total_seconds())
         self.last_seen.note(user, at=now)
         session = TokenSession(id=session_id, seconds_left=seconds_left, client_id=CONSOLE, scope=ADMIN_SCOPE)
-        issued = self.issuer.issue(user, session, now=now)
+        issued = self.access_tokens.issue(user, session, now=now)
         return OpenedConsole(
             access_token=issued.value,
             expires_in=issued.expires_in,

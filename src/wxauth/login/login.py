@@ -15,7 +15,7 @@ from wxauth.core.metrics import Histogram
 from wxauth.core.sealing import Sealer
 from wxauth.core.services import part
 from wxauth.core.users import UserInSession
-from wxauth.keys.issuer import Issuer, TokenSession
+from wxauth.keys.access_tokens import AccessTokens, TokenSession
 from wxauth.keys.keyring import KeyRing
 from wxauth.login.count_queries import LoginCounts
 from wxauth.login.login_queries import LoggedIn, Login, record_login
@@ -132,7 +132,7 @@ async def _sign_up_with_hook(parts: LoginParts, app: App, login: Login, *, now: 
 class Logins:
     apps: Apps
     keys: KeyRing
-    issuer: Issuer
+    access_tokens: AccessTokens
     clock: Clock
     settings: Settings
     wechat: WeChat
@@ -321,7 +321,7 @@ class Logins:
         now: datetime,
     ) -> TokenAnswer:
         claims = self.apps.claims_of(user.app_id)
-        issued = self.issuer.issue(
+        issued = self.access_tokens.issue(
             user, TokenSession(id=session_id, seconds_left=refresh_expires_in, claims=claims), now=now
         )
         answer: TokenAnswer = {

@@ -32,7 +32,7 @@ from wxauth.events.logout_tokens import BackchannelLogouts
 from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.housekeeping.housekeeping import sweep_names
 from wxauth.i18n import lazy_gettext as _
-from wxauth.keys.issuer import Issuer, ResourceVerifier
+from wxauth.keys.access_tokens import AccessTokens, ResourceVerifier
 from wxauth.keys.keyring import KeyRing
 from wxauth.limits import concurrency
 from wxauth.limits.concurrency import Concurrency
@@ -199,7 +199,7 @@ def _add_wechat(
 
 
 def _add_tokens(parts: Parts, settings: Settings) -> None:
-    parts.make(Issuer)
+    parts.make(AccessTokens)
     parts.make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=parts[KeyRing])
     parts.make(ResourceVerifier)
     for kind in (RefreshTokens, ConsoleTokens, UserCodes):

@@ -72,7 +72,7 @@ class PhoneSettings(DatabaseSettings):
 class ConsoleSettings(DatabaseSettings):
     """The settings of `wxauth admin link`."""
 
-    issuer: urls.Issuer = _DEFAULT_ISSUER
+    issuer: urls.IssuerUrl = _DEFAULT_ISSUER
     admin_page: bool = False
 
 
@@ -98,7 +98,7 @@ class Settings(DatabaseSettings):
     secret_key: secrets.SecretKey
     secret_key_previous: Annotated[tuple[secrets.SecretKey, ...], types.CommaList] = ()
 
-    issuer: urls.Issuer = _DEFAULT_ISSUER
+    issuer: urls.IssuerUrl = _DEFAULT_ISSUER
     audience: types.Audience = _DEFAULT_AUDIENCE
     access_token_ttl: Annotated[types.Seconds, Field(le=_DAY)] = 900
     refresh_token_ttl: types.Seconds = 30 * _DAY

@@ -258,7 +258,7 @@ def _check_host(value: str) -> None:
 
 Url = Annotated[str, checked(_check_url)]
 SecureUrl = Annotated[str, checked(_check_secure_url)]
-Issuer = Annotated[str, checked(_check_issuer)]
+IssuerUrl = Annotated[str, checked(_check_issuer)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 ProxyUrl = Annotated[SecretStr, checked(_check_proxy_url)]
 RedisUrl = Annotated[SecretStr, checked(_check_redis_url)]

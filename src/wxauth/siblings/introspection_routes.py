@@ -14,7 +14,7 @@ from wxauth.clients.service_clients import IntrospectingClientDep
 from wxauth.core.database import Database
 from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
-from wxauth.keys.issuer import ResourceVerifierDep
+from wxauth.keys.access_tokens import ResourceVerifierDep
 from wxauth.sessions.queries import READ_USER_IN_SESSION
 from wxauth.settings.claims import RESERVED_CLAIMS
 from wxauth.users.callers import sees_roles

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from wxauth.i18n import lazy_gettext as _
-from wxauth.keys.issuer import ResourceVerifierDep
+from wxauth.keys.access_tokens import ResourceVerifierDep
 from wxauth.settings.resources import find_resource
 from wxauth.users.callers import Caller, any_caller_of, is_of_website, verified
 from wxauth.web import schemas

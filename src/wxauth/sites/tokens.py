@@ -16,7 +16,7 @@ from wxauth.core.database import Database
 from wxauth.core.logs import address_field, get_logger
 from wxauth.core.services import part
 from wxauth.core.users import UserInSession
-from wxauth.keys.issuer import Issuer, ResourceVerifier, TokenSession
+from wxauth.keys.access_tokens import AccessTokens, ResourceVerifier, TokenSession
 from wxauth.keys.keyring import KeyRing
 from wxauth.login.count_queries import LoginCounts
 from wxauth.random_secrets import hash_of
@@ -93,7 +93,7 @@ class _OpenSession:
 class SiteTokens:
     clock: Clock
     settings: Settings
-    issuer: Issuer
+    access_tokens: AccessTokens
     database: Database
     login_counts: LoginCounts
     refresh_tokens: RefreshTokens
@@ -269,7 +269,7 @@ class SiteTokens:
             # Without a resource, only the id_token contains this time.
             authenticated_at=None if target.resource is None else session.authenticated_at,
         )
-        issued = self.issuer.issue(user, token_session, now=now)
+        issued = self.access_tokens.issue(user, token_session, now=now)
         answer = {
             "access_token": issued.value,
             "token_type": "Bearer",

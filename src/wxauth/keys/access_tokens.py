@@ -35,20 +35,20 @@ class AccessToken:
     expires_in: int  # seconds
 
 
-class Issuer:
+class AccessTokens:
     """A token expires after `ACCESS_TOKEN_TTL`, or when its session expires if that is earlier."""
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
         self._settings = settings
         self._keys = keys
-        self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
+        self._issuer = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
 
     def issue(self, user: UserInSession, session: TokenSession, *, now: datetime) -> AccessToken:
         """Issue an access token. One for a website or the console contains the roles only with the scope `roles`."""
         # `seconds_left` can be 0, but a token must not expire at the time at which it was issued.
         expires_in = max(1, min(self._settings.access_token_ttl, session.seconds_left))
         may_contain_roles = session.client_id is None or ROLES_SCOPE in session.scope.split()
-        value = self._tokens.issue(
+        value = self._issuer.issue(
             self._keys.signing_key(now),
             AccessClaims(
                 user_id=user.id,
