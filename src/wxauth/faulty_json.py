@@ -3,7 +3,6 @@
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable
 from typing import Any, Final
 
 from wxauth_guard.json_texts import has_too_many_containers, refuse_constant
@@ -21,37 +20,40 @@ _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _SIZE_TOKEN: Final = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
 
 
-def read_loosely(
-    text: bytes, *, strict: bool = True, prune: bool = False, parse: Callable[[str], Any] | None = None
-) -> Any:
-    """Parse JSON that may contain incomplete characters, which become lone surrogates. A byte order mark is skipped.
-
-    WeChat and mini-programs send such JSON if they have cut a text off in the middle of a character.
+def read_loosely(text: bytes, *, strict: bool = True, prune: bool = False) -> Any:
+    """Parse JSON that may contain incomplete characters (see `loose_text`).
 
     Args:
         text: UTF-8.
         strict: Whether control characters in strings are an error, as in `json.loads`.
         prune: Whether values nested more than 100 levels deep become null, and series of 1,000 or more digits 0.
             Otherwise, more than 1,000 arrays and objects are an error, and so are integers of more than 4,300 digits.
-        parse: The parser to use in place of Python's.
 
     Raises: ValueError.
+    """
+    try:
+        return json.loads(loose_text(text, prune=prune), strict=strict, parse_constant=refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def loose_text(text: bytes, *, prune: bool = False) -> str:
+    """Decode JSON in UTF-8, in which incomplete characters become lone surrogates. A byte order mark is skipped.
+
+    WeChat and mini-programs send such JSON if they have cut a text off in the middle of a character.
+
+    Raises: ValueError, also if the JSON has too many arrays and objects.
     """
     decoded = _decoded(text.removeprefix(BOM_UTF8))
     # This conversion joins the two halves of a character that was written as two surrogates.
     joined = decoded.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     if prune:
-        joined = _pruned(joined)
-    elif has_too_many_containers(joined, _MAX_CONTAINERS):
+        return _pruned(joined)
+    if has_too_many_containers(joined, _MAX_CONTAINERS):
         # Text with few arrays and objects has few levels, so this limit also bounds the depth. Without it, Python 3.13
         # would parse 9,000 levels. Python 3.11 refuses 1,000 levels, and fewer if it already runs many nested calls.
         raise ValueError("too many arrays and objects")
-    if parse is not None:
-        return parse(joined)
-    try:
-        return json.loads(joined, strict=strict, parse_constant=refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    return joined
 
 
 def _decoded(text: bytes) -> str:

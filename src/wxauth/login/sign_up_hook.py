@@ -18,7 +18,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
 from wxauth.core.services import part
 from wxauth.errors import SignUpRefused, SignUpUnavailable
-from wxauth.faulty_json import read_loosely
+from wxauth.faulty_json import loose_text
 from wxauth.i18n import TextError, WrongValue, lazy_gettext as _
 from wxauth.login.login_queries import InitialFields, Login
 from wxauth.outbound.receivers import USER_AGENT
@@ -149,7 +149,7 @@ class SignUpHook:
         if response.status_code != HTTPStatus.OK:
             raise HookFailed(_("its status was {n}", n=response.status_code))
         try:
-            answer = read_loosely(response.extensions[ANSWER].body, parse=i_json.parse)
+            answer = i_json.parse(loose_text(response.extensions[ANSWER].body))
         except ValueError:
             answer = None
         if not isinstance(answer, dict) or not isinstance(answer.get("allow"), bool):
