@@ -6,6 +6,7 @@ from typing import Final
 MAX_TITLE_LENGTH: Final = 64
 
 # The following texts are sets of characters, to be written between the brackets of a regular expression.
+
 # The marks of Latin, Greek and Cyrillic letters can be stacked without a limit.
 _DIACRITICS: Final = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 # Variation selectors choose a form of the character before them.
@@ -35,15 +36,14 @@ _FLAG_OR_REMOVED: Final = re.compile(
 _JOINABLE: Final = r"\u0530-\U0010ffff"  # emoji, and scripts other than Latin, Greek and Cyrillic
 # The characters #, * and digits begin keycap emoji.
 _AFTER_SELECTABLE: Final = rf"(?<=[#*0-9\xa9\xae{_JOINABLE}])(?<![\s{_INVISIBLE}])"
-# All are removed except for those in the two groups. For example, one U+FE0F and one U+200D remain between a heart and
-# a flame, so that the emoji is still a burning heart.
+# Of the selectors and joiners, only those in the two groups remain. For example, one U+FE0F and one U+200D remain
+# between a heart and a flame, so that the emoji is still a burning heart.
 _NEEDLESS_JOINERS: Final = re.compile(
-    # After such a character, a row of selectors and joiners consists of the first selector, which is kept, further
-    # selectors,
+    # The first group keeps the first selector after a character that can have one, but not the selectors after it.
     rf"(?=[{_SELECTORS}{_JOINERS}]){_AFTER_SELECTABLE}([{_SELECTORS}]?)[{_SELECTORS}]*"
-    # the first joiner, which is kept if a visible character in `_JOINABLE` follows the row, and the rest.
+    # The second group keeps the first joiner if a visible character in `_JOINABLE` follows the selectors and joiners.
     rf"(?:([{_JOINERS}])[{_SELECTORS}{_JOINERS}]*(?=[{_JOINABLE}])(?![\s{_INVISIBLE}]))?[{_SELECTORS}{_JOINERS}]*"
-    # Any other row is removed completely.
+    # After any other character, no selector or joiner remains.
     rf"|[{_SELECTORS}{_JOINERS}]+"
 )
 _STACKED_DIACRITICS: Final = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
@@ -66,7 +66,7 @@ def clean_text(text: str) -> str:
 
 
 def is_title(text: str) -> bool:
-    """Return whether a text is a single line of 1 to 64 characters that `clean_text` changes at most in its spaces."""
+    """Return whether a text is one line of 1 to 64 characters, without tabs or what `clean_text` removes."""
     is_one_line = text.splitlines() == [text]
     words = " ".join(text.split())
     is_clean = words != "" and "\t" not in text and clean_text(text) == words

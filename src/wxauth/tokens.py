@@ -119,7 +119,7 @@ class TokenIssuer:
         self._encode = encode
 
     def issue(self, key: SigningKey, access: AccessClaims) -> str:
-        """Sign an access token. An unregistered client learns only the user's id."""
+        """Sign an access token. Of the user, an unregistered client learns only the id."""
         client_id = access.client_id
         claims: dict[str, Any] = {
             "iss": self.issuer,
