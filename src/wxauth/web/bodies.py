@@ -1,7 +1,7 @@
 """The reading of JSON bodies, which may contain incomplete characters, and the errors about bodies and parameters."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from typing import Any, Final, TypeVar, get_args
@@ -20,6 +20,7 @@ _MAX_FIELD_NAME: Final = 64
 _NO_LONE_SURROGATES: Final = "Must not contain lone surrogates such as \\ud83d"
 
 Model = TypeVar("Model", bound=BaseModel)
+PydanticErrors = Sequence[Mapping[str, Any]]  # those of pydantic, or others with `loc`, `msg` and `type`
 
 
 def read_body(model: type[Model], body: bytes) -> Model:
@@ -31,14 +32,14 @@ def read_body(model: type[Model], body: bytes) -> Model:
 
 
 def read_without_invalid_fields(
-    model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None
+    model: type[Model], body: bytes, errors: PydanticErrors, context: Mapping[Any, Any] | None = None
 ) -> Model:
     """Read an invalid body without its invalid optional fields, which are those in `Lenient.optional`.
 
     An incomplete character, for example at the end of text that was cut off, makes only the field that contains it
     invalid. If the model lists that field in `cleaned`, the field is accepted.
 
-    `errors` are pydantic's errors of the body, and `context` contains the values for its validators.
+    `errors` are the body's errors, and `context` contains the values for the model's validators.
     """
     # pydantic refuses lone surrogates, so it also fails to parse valid JSON that contains them.
     is_parsed = errors[0]["type"] != "json_invalid"
@@ -99,7 +100,9 @@ def i_json_fields(model: type[BaseModel]) -> Collection[str]:
     return {sent for sent, name in _fields_of(model).items() if name in marked}
 
 
-def _validated(model: type[Model], values: Any, context: Mapping[Any, Any] | None) -> tuple[Model | None, list[Any]]:
+def _validated(
+    model: type[Model], values: Any, context: Mapping[Any, Any] | None
+) -> tuple[Model | None, PydanticErrors]:
     # pydantic would accept lone surrogates in fields that may contain any JSON value, but PostgreSQL does not.
     errors = _surrogate_errors(values, model)
     if errors:
@@ -128,10 +131,10 @@ def json_form(model: type[BaseModel]) -> str:
     return "{" + ", ".join(members) + "}"
 
 
-def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[str]) -> None:
+def refuse_fields_sent_elsewhere(model: type[BaseModel], errors: PydanticErrors, elsewhere: Iterable[str]) -> None:
     """Refuse a request that sent a required field of the body in the query or in a header instead.
 
-    `errors` are pydantic's errors of the body. `elsewhere` are the names of the query parameters and headers.
+    `errors` are the body's errors. `elsewhere` are the names of the query parameters and headers.
     """
     fields = _fields_of(model)
     sent_elsewhere = {fields[name] for name in elsewhere if name in fields}
@@ -151,7 +154,7 @@ def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
     return fields
 
 
-def _surrogate_errors(values: object, model: type[BaseModel]) -> list[Any]:
+def _surrogate_errors(values: object, model: type[BaseModel]) -> PydanticErrors:
     if not isinstance(values, dict):
         return []
     names = list(values)
@@ -174,7 +177,7 @@ def _has_lone_surrogate(value: object) -> bool:
     return False
 
 
-def errors_of(exc: ValidationError) -> list[Any]:
+def errors_of(exc: ValidationError) -> PydanticErrors:
     """Return pydantic's errors without the values that were sent."""
     return exc.errors(include_url=False, include_input=False)
 

@@ -23,12 +23,12 @@ from wxauth.settings.settings import Settings
 from wxauth.web.answers import Entails, Failure
 from wxauth.web.bodies import (
     check_i_json,
-    check_place,
     errors_of,
     i_json_fields,
     invalid_request,
     json_form,
     read_without_invalid_fields,
+    refuse_fields_sent_elsewhere,
 )
 from wxauth.web.dependencies import Provided
 from wxauth_guard.errors import InvalidRequest, WxAuthError
@@ -152,7 +152,7 @@ def _body_argument(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
             )
         # A caller may have sent the field `app_id` as the header `X-WX-App-Id`.
         headers = (name.removeprefix("x-").removeprefix("wx-").replace("-", "_") for name in request.headers)
-        check_place(model, errors, {*request.query_params, *headers})
+        refuse_fields_sent_elsewhere(model, errors, {*request.query_params, *headers})
         checked = read_without_invalid_fields(model, body, errors, context)
         if must_be_i_json:
             check_i_json(model, body)
