@@ -189,8 +189,8 @@ class Shortcut:
     Without this class, `GET /v1/me` takes 1.14 times as much CPU time in the process (medians of forty alternating
     rounds, measured twice). If the ratio falls below 1.1, remove the class.
 
-    If a route fails, the app's exception handlers answer, as in FastAPI. They must not block. FastAPI serves all
-    other requests, all if the issuer has a path, and all while a test sets `dependency_overrides`.
+    If a route fails, the app's exception handlers answer, as in FastAPI. They must not block. FastAPI serves the other
+    requests. If the issuer has a path, or while a test sets `dependency_overrides`, FastAPI serves all requests.
     """
 
     def __init__(self, app: FastAPI, routes: "DirectRoutes") -> None:

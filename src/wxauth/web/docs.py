@@ -134,10 +134,9 @@ def _translated_openapi(app: FastAPI, language: str) -> dict[str, Any]:
     translated["info"]["description"] = translate(app.description, language)
     tags = {tag: tag.translated(language) for tag in _TAGS}
     for route, operation in _operations(translated, app.routes):
-        # Each documented operation has a `Text` as its summary, but FastAPI's type of the attribute is `str | None`.
-        if isinstance(route.summary, Text):
-            summary = route.summary.translated(language)
-            operation |= {"summary": summary, "tags": [tags[tag] for tag in operation["tags"]]}
+        assert isinstance(route.summary, Text)  # as in `Declared`; FastAPI's type of the attribute is `str | None`
+        summary = route.summary.translated(language)
+        operation |= {"summary": summary, "tags": [tags[tag] for tag in operation["tags"]]}
     return translated
 
 

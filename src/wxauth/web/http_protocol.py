@@ -27,7 +27,7 @@ _UNREAD_REQUEST_SECONDS: Final = 0.1
 _FIRST_REQUEST_SECONDS: Final = 2
 _STALL_SECONDS: Final = 60.0
 _STALL_CHECKS: Final = 12  # during the limit, so a client is disconnected at most a twelfth of the limit too late
-_ACKNOWLEDGED_BYTES: Final = slice(120, 128)  # `tcpi_bytes_acked` in Linux's `struct tcp_info`
+_ACKNOWLEDGED_COUNT: Final = slice(120, 128)  # `tcpi_bytes_acked` in Linux's `struct tcp_info`
 _BODY_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
 _EXTENSIONS: Final[dict[str, dict[object, object]]] = {IGNORES_UPGRADES: {}}
 _BAD_REQUEST_RESPONSE: Final = (
@@ -93,7 +93,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unanswered: deque[RequestResponseCycle] = deque()
         self.refusal: bytes | None = None  # the last response, after which nothing more is read
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._unacknowledged_size, self._acknowledged, self._progress_at = 0, b"", 0.0
+        self._unacknowledged_size, self._acknowledged_count, self._progress_at = 0, b"", 0.0
         self._field_count = 0
         # These bytes have arrived since the last head, part of a body or end of a request. Bytes that arrived in the
         # same read as one of these do not count.
@@ -116,9 +116,9 @@ class HttpProtocol(HttpToolsProtocol):
     def refuse(self, response: bytes) -> None:
         """Stop reading. Answer the complete requests, then send this response, and close the connection."""
         self.refusal = response
-        if self._is_in_body and not self.cycle.response_complete:
+        if self._is_in_body and not self.cycle.response_complete:  # the last request is incomplete
             if self.cycle.response_started:
-                self.refusal = b""
+                self.refusal = b""  # the client would read it as part of the response that has begun
             _disconnect(self._unanswered.pop())
         self._finish_refusal(self.refusal)
         self._watch_for_stall()
@@ -243,8 +243,8 @@ class HttpProtocol(HttpToolsProtocol):
             return
         now = self._loop.time()
         # The number of acknowledged bytes counts, too, because each check may find another response of the same size.
-        before, self._acknowledged = self._acknowledged, _acknowledged_bytes(self._connection)
-        if unacknowledged_size < self._unacknowledged_size or self._acknowledged != before:
+        before, self._acknowledged_count = self._acknowledged_count, _acknowledged_count(self._connection)
+        if unacknowledged_size < self._unacknowledged_size or self._acknowledged_count != before:
             self._progress_at = now
         elif now - self._progress_at >= self.stall_seconds:
             # With this option, the system immediately drops the data that it keeps for the client.
@@ -275,10 +275,10 @@ def _unacknowledged_in_system(connection: asyncio.Transport) -> int:
     return 0
 
 
-def _acknowledged_bytes(connection: asyncio.Transport) -> bytes:
+def _acknowledged_count(connection: asyncio.Transport) -> bytes:
     peer = connection.get_extra_info("socket")
     if peer is not None:
         with suppress(AttributeError, OSError):  # only Linux reports the number
-            info: bytes = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED_BYTES.stop)
-            return info[_ACKNOWLEDGED_BYTES]
+            info: bytes = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED_COUNT.stop)
+            return info[_ACKNOWLEDGED_COUNT]  # not as an int, because it is only compared
     return b""

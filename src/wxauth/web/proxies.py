@@ -22,7 +22,7 @@ log = get_logger()
 # With this value, wxauth trusts every peer, and takes the last entry of `X-Forwarded-For` as the client.
 ANYBODY: Final = "*"
 
-_MAX_PROXIES: Final = 32  # if there are more, `X-Forwarded-For` is ignored
+_MAX_PROXIES: Final = 32  # behind more, the client's entry is not looked for
 _MAX_ENTRY: Final = 64  # bytes: an IPv6 address with a zone, brackets and a port is shorter
 _CACHED_ENTRIES: Final = 4096
 # The groups are an IPv6 address in brackets, an IPv4 address, and an IPv6 address without brackets. The first two may

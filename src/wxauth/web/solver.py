@@ -203,10 +203,10 @@ class Plan:
             elif name in arguments:
                 argument = arguments[name]
                 part_places = [self._add_part(kind) for kind in argument.parts]
-                places_by_name[name] = self._add(argument.read, (_REQUEST, *part_places))
+                places_by_name[name] = self._add_coroutine(argument.read, (_REQUEST, *part_places))
             else:
                 places_by_name[name] = _REQUEST
-        self._add(*_with_positional_arguments(dependant.call, places_by_name))
+        self._add_coroutine(*_with_positional_arguments(dependant.call, places_by_name))
         self._has_parts = any(step.place == _PART for step in self._steps)
 
     async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
@@ -240,21 +240,21 @@ class Plan:
         places_by_name = {each.name or "": self._add_dependency(each) for each in called.dependencies}
         request_names = (called.request_param_name, called.http_connection_param_name)
         places_by_name |= {name: _REQUEST for name in request_names if name is not None}
-        place = self._add_called(called.call, places_by_name)
+        place = self._add_function(called.call, places_by_name)
         # With `use_cache=False`, a dependency is called several times. Other parameters reuse the first value.
         self._places.setdefault(dependant.call, place)
         return place
 
     def _add_part(self, kind: type) -> int:
         if kind not in self._places:
-            self._places[kind] = self._append(_Step(kind, _PART, None))
+            self._places[kind] = self._add_step(_Step(kind, _PART, None))
         return self._places[kind]
 
-    def _add_called(self, call: Callable[..., Any], places_by_name: Mapping[str, int]) -> int:
+    def _add_function(self, call: Callable[..., Any], places_by_name: Mapping[str, int]) -> int:
         function = _function_of(call)
         positional, places = _with_positional_arguments(call, places_by_name)
         if inspect.iscoroutinefunction(function):
-            return self._add(positional, places)
+            return self._add_coroutine(positional, places)
         if inspect.isgeneratorfunction(function):
             raise TypeError(f"{call} yields: on a direct route it must be asynchronous")
         if not inspect.isasyncgenfunction(function):
@@ -262,22 +262,22 @@ class Plan:
             async def call_directly(*values: Any) -> Any:
                 return positional(*values)
 
-            return self._add(call_directly, places)
+            return self._add_coroutine(call_directly, places)
         open_context = asynccontextmanager(positional)
 
         async def enter(stack: AsyncExitStack, *values: Any) -> Any:
             return await stack.enter_async_context(open_context(*values))
 
         self.needs_stack = True
-        return self._add(enter, (_STACK, *places))
+        return self._add_coroutine(enter, (_STACK, *places))
 
-    def _add(self, call: Callable[..., Awaitable[Any]], places: tuple[int, ...]) -> int:
+    def _add_coroutine(self, call: Callable[..., Awaitable[Any]], places: tuple[int, ...]) -> int:
         if len(places) == 1:
-            return self._append(_Step(call, places[0], None))
+            return self._add_step(_Step(call, places[0], None))
         # `run` does not use the place of a step that has `pick`.
-        return self._append(_Step(call, 0, itemgetter(*places) if places else lambda _: ()))
+        return self._add_step(_Step(call, 0, itemgetter(*places) if places else lambda _: ()))
 
-    def _append(self, step: _Step) -> int:
+    def _add_step(self, step: _Step) -> int:
         position = _FIRST_STEP + len(self._steps)
         self._steps.append(step)
         return position
