@@ -188,7 +188,7 @@ class App(AppFields):
     @property
     def unionid_in_force(self) -> UnionidPolicy:
         """The rule for new users without a unionid: the app's own rule, or the default for the app's kind."""
-        return self.unionid or ("optional" if self.kind == "mini_program" else "required")
+        return self.unionid or ("optional" if self.is_mini_program else "required")
 
     @property
     def secrets(self) -> dict[str, str]:

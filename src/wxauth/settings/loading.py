@@ -28,7 +28,7 @@ _SERVICE_LINK_NAME: Final = re.compile(
 _NAMES: Final = [name.upper() for name in Settings.model_fields]
 _NAMES_IN_APPS: Final = [name for name in map(str.upper, App.model_fields) if name not in _NAMES]
 _SIGN: Final = "[:：＝﹦⁼]"  # typed in place of `=`, for example the `＝` of a Chinese keyboard
-# The text contains the name of a setting or, before a wrong sign, of an app's field. The longest name counts.
+# A line with the name of a setting or, before a wrong sign, of an app's field. The longest name counts.
 _SETTING: Final = re.compile(
     rf"""
     (?:export\s)?\s*(?P<before>.*?)\b
@@ -46,8 +46,8 @@ def load_settings(
 ) -> AnySettings:
     """Read settings from the environment, a `.env` file, and files named after settings, in this order of precedence.
 
-    Raises: InvalidSettings. Unless `.env` cannot be read, it also lists the results of `setting_faults`, because a
-        missing setting might be misspelled.
+    Raises: InvalidSettings. Unless `.env` cannot be read, the error also lists the results of `setting_faults`, because
+        a missing setting might be misspelled.
     """
     try:
         env = {name.upper(): value for name, value in {**read_env_file(env_file).values, **os.environ}.items()}

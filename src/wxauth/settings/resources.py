@@ -27,7 +27,7 @@ SCOPES_BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
 
 For every client, a request for a resource that names only these scopes counts as a request without scopes.
 """
-MAX_RESOURCE: Final = 512
+MAX_RESOURCE: Final = 512  # characters
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,64}")  # RFC 6749, section 3.3, except for the limit of 64
 
 

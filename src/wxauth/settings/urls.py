@@ -21,7 +21,7 @@ from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.settings.types import LAST_PORT, CommaList, checked, must_match
 from wxauth_guard.urls import is_http_url, is_secure
 
-MAX_URL: Final = 2048
+MAX_URL: Final = 2048  # characters
 _PLAIN: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?)"
     r"(?P<path>(?:/[A-Za-z0-9._~:/!$&'()*+,;=@%-]*)?)(?P<query>(?:\?[A-Za-z0-9._~:/!$&'()*+,;=@%?-]*)?)",

@@ -27,14 +27,14 @@ from wxauth.users.ids import ExternalId
 from wxauth.users.user_queries import UNKNOWN_USER
 from wxauth.web.dependencies import ClockDep, DatabaseDep
 from wxauth.web.direct import Router
-from wxauth.web.schemas import EXAMPLE_USER_ID, TEXT, OnlyNull, ShownUserId, Time, body_like
+from wxauth.web.schemas import EXAMPLE_USER_ID, TEXT_PATTERN, OnlyNull, ShownUserId, Time, body_like
 from wxauth_guard.errors import InsufficientRole
 
 router = Router("siblings")
 
 MAX_LOOKED_UP: Final = 200
 
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT_PATTERN)]
 _STAFF_REFUSED: Final = InsufficientRole(STAFF_IS_SPARED)
 
 

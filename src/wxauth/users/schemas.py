@@ -33,7 +33,7 @@ from wxauth.users.search_queries import IdentityJson, ListedUser
 from wxauth.users.user_queries import OwnIdentity
 from wxauth.web.pages import LIMIT_DESCRIPTION, MAX_PAGE_SIZE, NextCursor, Page, TimedPageQuery
 from wxauth.web.schemas import (
-    TEXT,
+    TEXT_PATTERN,
     BodyWithRules,
     Changes,
     OnlyNull,
@@ -75,7 +75,7 @@ def _without_duplicates(roles: list[str]) -> list[str]:
 Roles = Annotated[list[Role], AfterValidator(_without_duplicates)]
 Reason = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, max_length=MAX_REASON, pattern=TEXT),
+    StringConstraints(strip_whitespace=True, max_length=MAX_REASON, pattern=TEXT_PATTERN),
     AfterValidator(lambda reason: reason or None),
 ]
 """An empty reason becomes None, so a field has the type `Reason | None`."""

@@ -19,13 +19,13 @@ from wxauth.settings.roles import ADMIN, Role
 from wxauth.users.phone_numbers import is_phone_number, possible_phone_numbers
 from wxauth.users.window_queries import SEARCH_SECONDS, search_in_windows
 from wxauth.web.pages import Page, PageQuery
-from wxauth.web.schemas import TEXT, DateOrTime, OrEmpty, StoredText
+from wxauth.web.schemas import TEXT_PATTERN, DateOrTime, OrEmpty, StoredText
 
 
 class UsersQuery(PageQuery):
     """The filters for users."""
 
-    q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
+    q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT_PATTERN)] | None = Field(
         default=None,
         description="A complete openid, unionid, external_id, user ID or phone number, or part of a nickname. Text "
         "that looks like a phone number, an openid, a unionid or a user ID must match exactly.",

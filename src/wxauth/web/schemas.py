@@ -25,8 +25,8 @@ from pydantic_core import CoreSchema, PydanticUseDefault
 
 from wxauth.i18n import Text
 
-TEXT: Final = r"^[^\x00-\x1f\x7f]*$"  # without control characters: PostgreSQL refuses NUL
-StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
+TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$"  # without control characters, of which PostgreSQL refuses NUL
+StoredText = Annotated[str, StringConstraints(pattern=TEXT_PATTERN)]
 
 # The ids of one login, which most examples of the API documentation show.
 EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
