@@ -153,7 +153,7 @@ class ConsoleSessions:
     async def resume(self, cookie: str, *, device: Device) -> OpenedConsole:
         """Continue the session that a cookie belongs to, and return the session with new tokens.
 
-        Raises: SessionRevoked; InsufficientRole, if the user is no longer staff, after it has ended the session.
+        Raises: SessionRevoked; InsufficientRole, if the user is no longer staff, which also ends the session.
         """
         token = self.console_tokens.parse(cookie)
         if token is None:

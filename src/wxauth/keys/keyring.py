@@ -25,8 +25,8 @@ from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import NotFound, StorageUnavailable
 from wxauth.keys.models import (
-    NO_SUCH_KEY,
     RSA_ALGORITHM,
+    UNKNOWN_KEY,
     Keys,
     MakeKey,
     StoredSigningKey,
@@ -73,7 +73,7 @@ class KeySet(Generic[Key]):
         self.key_type = key_type
         self.opened_rows: Keys = []  # wxauth's secret keys can decrypt these
         self.by_kid: dict[str, Key] = {}
-        self.unopened: list[str] = []  # kids that they cannot decrypt
+        self.unopened: list[str] = []  # kids of the keys that wxauth's secret keys cannot decrypt
 
     def signing_key(self, now: datetime) -> Key:
         if not self.opened_rows:
@@ -141,7 +141,7 @@ class KeyRing:
     database: Database
     sealer: Sealer
     clock: Clock
-    _site_checks: int = field(init=False, default=0)  # queries of the database for sites that have begun
+    _site_checks: int = field(init=False, default=0)  # how many queries for sites have begun
     _site_check_lock: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _site_check_failed_at: datetime | None = field(init=False, default=None)
     _unknown_key_read_at: datetime | None = field(init=False, default=None)
@@ -269,7 +269,7 @@ class KeyRing:
         published = await self.database.rows(PUBLISHED, now=now)
         alg = next((row.alg for row in published if row.kid == kid), None)
         if alg is None:
-            raise NotFound(NO_SUCH_KEY.detail)
+            raise NotFound(UNKNOWN_KEY)
         key_set = next(each for each in self._key_sets if each.alg == alg)
         # With a wrong secret key, this call raises an error before a new key is encrypted.
         key_set.replace(keys_for(alg, published), self.sealer, now)

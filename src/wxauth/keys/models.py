@@ -54,7 +54,7 @@ LONGEST_TOKEN_TTL_SECONDS: Final = 86400
 # reserve for slow reads.
 _UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE_SECONDS + 60)
 SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
-# A key retires so long after its successor has begun to sign.
+# The time from the moment at which a key's successor begins to sign until the key retires.
 RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL_SECONDS) + _UNTIL_ALL_KNOW
 # A key that begins to sign later was created by a replica whose clock was ahead, so it is not the next key.
 _MAX_WAIT: Final = 2 * SIGNS_AFTER
@@ -62,9 +62,7 @@ _MAX_WAIT: Final = 2 * SIGNS_AFTER
 Keys = Sequence[StoredSigningKey]  # of an algorithm, the oldest first
 MakeKey = Callable[[datetime], StoredSigningKey]  # takes the time at which the key begins to sign
 
-# Routes' documentation shows this error. Functions raise a new one, because one that is raised repeatedly would collect
-# tracebacks.
-NO_SUCH_KEY: Final = NotFound("no published key has this ID: tokens of a withdrawn or retired key are already refused")
+UNKNOWN_KEY: Final = "no published key has this ID: tokens of a withdrawn or retired key are already refused"
 
 
 class KeyState(StrEnum):
@@ -131,7 +129,7 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     """
     withdrawn = next((key for key in keys if key.kid == kid), None)
     if withdrawn is None:
-        raise NotFound(NO_SUCH_KEY.detail)
+        raise NotFound(UNKNOWN_KEY)
     others = [key for key in keys if key.kid != kid]
     match key_state(withdrawn, keys, now):
         case KeyState.SIGNING:

@@ -18,18 +18,21 @@ _COLUMNS: Final = columns_of(StoredSigningKey)
 # If two processes add or withdraw keys at the same time, the second process waits for this lock, and then reads the
 # keys that the first process has stored.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
-# A key whose private half was erased has retired, even if the clock was set back later.
 PUBLISHED: Final = Statement[StoredSigningKey](f"""
 SELECT {", ".join(_COLUMNS)} FROM signing_keys
- WHERE (retires_at IS NULL OR retires_at > :now) AND private_key <> ''
+ WHERE (retires_at IS NULL OR retires_at > :now)
+   -- A key whose private half was erased has retired, even if the clock was set back later.
+   AND private_key <> ''
  ORDER BY activates_at, id
 """)
 _ADD: Final = Statement[Nothing](f"""
 INSERT INTO signing_keys ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
 """)
-# `created_at` changes only if a clock was ahead when the key was created (see `_activating_at` in `keys/models.py`).
 _CHANGE_DATES: Final = Statement[Nothing]("""
-UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, retires_at = :retires_at WHERE id = :id
+UPDATE signing_keys
+   -- `created_at` changes only if a clock was ahead when the key was created (`_activating_at` in `keys/models.py`).
+   SET created_at = :created_at, activates_at = :activates_at, retires_at = :retires_at
+ WHERE id = :id
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
 reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")

@@ -12,9 +12,10 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from wxauth.core.logs import get_logger
+from wxauth.errors import NotFound
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.keyring import NOT_READ, KeyRing
-from wxauth.keys.models import JWKS_MAX_AGE_SECONDS, JWKS_PATH, NO_SUCH_KEY
+from wxauth.keys.models import JWKS_MAX_AGE_SECONDS, JWKS_PATH, UNKNOWN_KEY
 from wxauth.keys.queries import KeyAnswer, list_published
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.answers import cacheable_response
@@ -27,6 +28,7 @@ admin_router = Router("admin")
 
 KeyRingDep = Annotated[KeyRing, Depends(provide(KeyRing))]
 Kid = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,128}$")]  # wxauth's own have 43 characters
+_NO_SUCH_KEY: Final = NotFound(UNKNOWN_KEY)
 _ETAG_DIGITS: Final = 32
 _EXAMPLE_JWKS: Final = {
     "keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "…", "x": "…", "y": "…"}]
@@ -113,7 +115,7 @@ async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> 
     return {"kid": key.kid, "signs_from": key.activates_at}
 
 
-@admin_router.post("/v1/admin/keys/{kid}/withdraw", summary=_("Withdraw a signing key"), failures=[NO_SUCH_KEY])
+@admin_router.post("/v1/admin/keys/{kid}/withdraw", summary=_("Withdraw a signing key"), failures=[_NO_SUCH_KEY])
 async def withdraw_key(administrator: FreshAdministratorDep, keys: KeyRingDep, kid: Kid) -> WithdrawnKeyAnswer:
     """Withdraw a key, for example because it was stolen.
 
