@@ -26,7 +26,7 @@ export class Failure extends Error {
 }
 
 /** Return the user who is signed in, with `id`, `nickname` and `avatar_url`; null without a session. */
-export const administrator = () => user
+export const currentUser = () => user
 
 /** Return the claims of the access token, such as `iss` and `aud` of this deployment. */
 export const claims = () => JSON.parse(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')))

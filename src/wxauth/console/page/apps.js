@@ -6,8 +6,8 @@ import { knownRoles } from './known.js'
 import { forgetTitles } from './names.js'
 import { report } from './overview.js'
 import {
-  act,
-  actAbout,
+  actionButton,
+  actionButtonFor,
   bodyOf,
   claimsField,
   code,
@@ -23,7 +23,7 @@ import {
   pictured,
   popUp,
   progressOf,
-  sureAbout,
+  confirmingButtonFor,
   tag,
   time,
   toast,
@@ -43,9 +43,9 @@ const path = ({ app_id }) => `/apps/${encodeURIComponent(app_id)}`
 
 export function showApps(main, { query }) {
   let enabled = []
-  const add = act('add', () => edit(null, reload), { kind: 'primary add' })
+  const add = actionButton('add', () => edit(null, reload), { kind: 'primary add' })
   const note = h('p', { class: 'quiet', hidden: true }, text('inSettings'))
-  const checkAllButton = act('checkAll', () => checkAll(enabled))
+  const checkAllButton = actionButton('checkAll', () => checkAll(enabled))
   const reload = searchedList(main, 'apps', query, [checkAllButton, add], {
     columns: ['app', 'state', 'signUp', 'wechatToken', 'push', 'acts'],
     ask: async () => {
@@ -90,13 +90,13 @@ function push(app) {
 
 /** Return the menu of an app. An app from the settings can only be checked. */
 function acts(app, reload) {
-  const check = actAbout('check', app.app_id, () => showReport(app))
+  const check = actionButtonFor('check', app.app_id, () => showReport(app))
   const isReadOnly = app.source === 'settings'
   if (isReadOnly) return menu(app.app_id, [check])
   return menu(app.app_id, [
     check,
-    actAbout('change', app.app_id, () => edit(app, reload)),
-    sureAbout('remove', app.app_id, 'sureRemoveApp', async () => {
+    actionButtonFor('change', app.app_id, () => edit(app, reload)),
+    confirmingButtonFor('remove', app.app_id, 'sureRemoveApp', async () => {
       await remove(path(app))
       reload()
     }),

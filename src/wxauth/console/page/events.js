@@ -5,7 +5,7 @@ import { csv, jsonLines } from './csv.js'
 import { h } from './dom.js'
 import { appOf, personOf } from './names.js'
 import {
-  act,
+  actionButton,
   address,
   besideTitle,
   busy,
@@ -75,8 +75,8 @@ export function showEvents(main, { query }) {
   const trouble = h('div', {})
   const state = h('div', {}) // of an export
   const exportShown = () => exportEvents(search, format.value(), state).finally(() => state.replaceChildren())
-  const exportButton = act('export', () => busy(exportButton, trouble, exportShown))
-  const followButton = act('follow', () => toggleFollowing())
+  const exportButton = actionButton('export', () => busy(exportButton, trouble, exportShown))
+  const followButton = actionButton('follow', () => toggleFollowing())
   followButton.setAttribute('aria-pressed', 'false')
   const place = h('div', {})
   format.element.querySelector('label').className = 'unseen'

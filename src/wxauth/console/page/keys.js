@@ -2,7 +2,7 @@
 
 import { get, post } from './api.js'
 import { h } from './dom.js'
-import { act, code, menu, sure, sureAbout, tag, time, toast } from './parts.js'
+import { actionButton, code, menu, confirmAction, confirmingButtonFor, tag, time, toast } from './parts.js'
 import { searchedList } from './search.js'
 import { text } from './texts.js'
 
@@ -12,12 +12,14 @@ export function showKeys(main, { query }) {
     toast(text('done'))
     reload()
   }
-  const rotate = () => sure(text('rotateTitle'), text('sureRotate'), 'rotate', () => changeKeys('/keys/rotate'))
-  const withdraw = (kid, state) =>
-    sureAbout('withdraw', kid, 'sureWithdraw', () => changeKeys(`/keys/${encodeURIComponent(kid)}/withdraw`), {
-      kind: state === 'signing' ? 'small danger' : 'small',
-    })
-  const reload = searchedList(main, 'keys', query, [act('rotate', rotate)], {
+  const rotate = () =>
+    confirmAction(text('rotateTitle'), text('sureRotate'), 'rotate', () => changeKeys('/keys/rotate'))
+  const withdraw = (kid, state) => {
+    const kind = state === 'signing' ? 'small danger' : 'small'
+    const path = `/keys/${encodeURIComponent(kid)}/withdraw`
+    return confirmingButtonFor('withdraw', kid, 'sureWithdraw', () => changeKeys(path), { kind })
+  }
+  const reload = searchedList(main, 'keys', query, [actionButton('rotate', rotate)], {
     columns: ['kid', 'state', 'signsFrom', 'publishedUntil', 'acts'],
     ask: async () => {
       const { items, id_token_keys, ...page } = await get('/keys')

@@ -1,14 +1,14 @@
 // The frame around the sections, and the page to sign in. The URL's fragment names the current view, so that a user can
 // send the URL to a colleague.
 
-import { administrator, mayAdminister, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
+import { currentUser, mayAdminister, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
 import { showApps } from './apps.js'
 import { h } from './dom.js'
 import { showEvents } from './events.js'
 import { icon } from './icons.js'
 import { listenToKeys } from './keyboard.js'
 import { showKeys } from './keys.js'
-import { called, forgetTitles } from './names.js'
+import { displayName, forgetTitles } from './names.js'
 import { showOverview } from './overview.js'
 import { busy, copier, failed } from './parts.js'
 import { showPerson } from './person.js'
@@ -68,7 +68,7 @@ function frame() {
     nav.classList.remove('open')
     menu.setAttribute('aria-expanded', 'false')
   })
-  const user = administrator()
+  const user = currentUser()
   const leaveConsole = async () => {
     await signOut()
     showSignIn(text('signedOut'))
@@ -78,7 +78,7 @@ function frame() {
   const account = h(
     'details',
     { class: 'filter who' },
-    h('summary', { title: user.id }, h('span', { class: 'unseen' }, text('signedInAs'), ' '), called(user)),
+    h('summary', { title: user.id }, h('span', { class: 'unseen' }, text('signedInAs'), ' '), displayName(user)),
     h('div', { class: 'popover to-end' }, languageButton(), signOutButton),
   )
   return h(
@@ -103,7 +103,7 @@ const mark = (size = 24) => h('img', { src: '../v1/pages/icon.svg', width: size,
 function languageButton() {
   const onclick = async () => {
     await toggleLanguage()
-    if (administrator()) show()
+    if (currentUser()) show()
     else showSignIn()
   }
   const [tag, name] = nextLanguage()
@@ -148,7 +148,7 @@ function showSignIn(message, role = 'status') {
   document.body.replaceChildren(
     h(
       'main',
-      { class: 'door', id: 'content' },
+      { class: 'sign-in', id: 'content' },
       mark(48),
       h('h1', {}, text('signIn')),
       message ? h('p', { role, class: role === 'alert' ? 'failure' : '' }, message) : null,
@@ -211,14 +211,14 @@ async function start() {
   } catch (failure) {
     if (failure.code === 'insufficient_role') showSignIn(text('notAdministrator'), 'alert')
     else if (failure.status && failure.status < 500) showSignIn(text(scanned ? 'scanIsOver' : 'linkIsOver'), 'alert')
-    else document.body.replaceChildren(h('main', { class: 'door' }, h('h1', {}, 'wxauth'), failed(failure)))
+    else document.body.replaceChildren(h('main', { class: 'sign-in' }, h('h1', {}, 'wxauth'), failed(failure)))
   }
 }
 
 /** Show the view of a new fragment. If the fragment is a link to sign in, start the page again. */
 function showNewFragment() {
   if (location.hash.startsWith('#link=')) location.reload()
-  else if (administrator()) show()
+  else if (currentUser()) show()
 }
 
 start()

@@ -2,8 +2,8 @@
 
 import { get, post } from './api.js'
 import { h } from './dom.js'
-import { act, busy, code, dialog, field, goTo, table, time, toast } from './parts.js'
-import { appOf, called } from './names.js'
+import { actionButton, busy, code, dialog, field, goTo, table, time, toast } from './parts.js'
+import { appOf, displayName } from './names.js'
 import { actOn, text } from './texts.js'
 import { phone, picture, standing } from './users.js'
 
@@ -13,7 +13,7 @@ const MAX_RESULTS = 5
 export function merge(user) {
   const other = otherUser(user)
   dialog({
-    title: text('mergeTitle', { name: called(user) }),
+    title: text('mergeTitle', { name: displayName(user) }),
     lead: [text('sureMerge'), text('undoMerge')],
     fields: [other],
     name: 'merge',
@@ -41,18 +41,18 @@ function otherUser(user) {
   const choose = (ends, remains) => {
     pair = { ends, remains }
     results.replaceChildren()
-    const swap = act('swap', () => choose(remains, ends), { kind: 'small' })
+    const swap = actionButton('swap', () => choose(remains, ends), { kind: 'small' })
     const warnings = warningsOf(pair).map((warning) => h('p', { class: 'danger' }, warning))
     comparison.replaceChildren(...warnings, ...sideBySide(pair), h('p', { class: 'acts' }, swap))
     comparison.dispatchEvent(new Event('input', { bubbles: true })) // so that the dialog enables its button
   }
   const resultOf = (other) => {
-    const name = called(other)
-    const button = act('take', () => choose(user, other), { kind: 'small', label: actOn('take', name) })
+    const name = displayName(other)
+    const button = actionButton('take', () => choose(user, other), { kind: 'small', label: actOn('take', name) })
     const nameAndId = h('span', {}, name, h('small', {}, h('code', {}, other.id)))
     return h('p', { class: 'result' }, picture(other), nameAndId, button)
   }
-  const searchButton = act('search', () =>
+  const searchButton = actionButton('search', () =>
     busy(searchButton, trouble, async () => {
       const page = await get('/users', { q: searchField.value(), limit: MAX_RESULTS + 1 }) // one of them can be `user`
       const others = page.items.filter(({ id }) => id !== user.id)
@@ -77,7 +77,7 @@ function otherUser(user) {
 /** Return a table that compares the two users of a merge. */
 function sideBySide({ ends, remains }) {
   const rows = [
-    ['name', (user) => [picture(user), ' ', called(user)]],
+    ['name', (user) => [picture(user), ' ', displayName(user)]],
     ['id', ({ id }) => h('code', {}, id)],
     ['status', standing],
     ['phone', phone],
@@ -97,7 +97,7 @@ const identityOf = ({ app_id, openid }) => h('div', {}, appOf(app_id), ' ', code
 
 /** Return texts about what the remaining user gets from the other one, because administrators might not expect it. */
 function warningsOf({ ends, remains }) {
-  const names = { ends: called(ends), remains: called(remains) }
+  const names = { ends: displayName(ends), remains: displayName(remains) }
   const roles = ends.roles.filter((role) => !remains.roles.includes(role))
   const textByField = { nickname: 'name', phone: 'phone', external_id: 'externalId' }
   const fields = Object.entries(textByField)
@@ -127,11 +127,11 @@ export function split(user) {
       : null,
   ].filter(Boolean)
   dialog({
-    title: text('splitTitle', { name: called(user) }),
+    title: text('splitTitle', { name: displayName(user) }),
     lead: [
-      text('sureSplit', { name: called(user) }),
-      user.status === 'disabled' ? text('splitBan', { name: called(user) }) : null,
-      user.roles.length ? text('splitRoles', { name: called(user), roles: user.roles.join(', ') }) : null,
+      text('sureSplit', { name: displayName(user) }),
+      user.status === 'disabled' ? text('splitBan', { name: displayName(user) }) : null,
+      user.roles.length ? text('splitRoles', { name: displayName(user), roles: user.roles.join(', ') }) : null,
     ].filter(Boolean),
     fields,
     name: 'split',

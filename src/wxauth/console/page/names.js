@@ -18,16 +18,17 @@ let titles // the promise of the apps' titles by app id; undefined until they ar
 /**
  * Return a nickname; null if it is missing, empty or invisible. Older versions of wxauth stored invisible nicknames.
  */
-export const shown = (nickname) => (VISIBLE.test(nickname ?? '') ? nickname : null)
+export const visibleNickname = (nickname) => (VISIBLE.test(nickname ?? '') ? nickname : null)
 
 /** Return the name of a user (the nickname, or "WeChat user" with the end of the id). */
-export const called = ({ id, nickname }) => shown(nickname) ?? text('namelessAs', { id: id.slice(-SHORT_ID) })
+export const displayName = ({ id, nickname }) =>
+  visibleNickname(nickname) ?? text('namelessAs', { id: id.slice(-SHORT_ID) })
 
 /** Write a user's name on a link. The end of the id stands next to the link, so "WeChat user" alone is enough there. */
 function writeName(link, user) {
-  const nickname = shown(user.nickname)
+  const nickname = visibleNickname(user.nickname)
   link.textContent = nickname ?? text('nameless')
-  if (!nickname) link.setAttribute('aria-label', called(user))
+  if (!nickname) link.setAttribute('aria-label', displayName(user))
 }
 
 /** Return the name of the service that an actor in the audit trail is; null if the actor is not a service. */
@@ -42,7 +43,7 @@ export function personOf(id, knownNickname) {
   const service = serviceOf(id)
   if (service !== null) return h('span', {}, text('aService'), ' ', code(service))
   if (!UUID.test(id)) return code(id)
-  const nickname = shown(knownNickname)
+  const nickname = visibleNickname(knownNickname)
   const link = h('a', { href: `#/users/${id}` }, nickname ?? '…')
   if (!nickname)
     lookUp(id).then((user) => {
@@ -74,7 +75,7 @@ export function nameAndPlaceOf(user) {
 export async function nameOf(id) {
   if (!UUID.test(id)) return null
   const user = await lookUp(id)
-  return shown(user?.nickname)
+  return visibleNickname(user?.nickname)
 }
 
 /**

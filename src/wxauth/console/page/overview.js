@@ -4,7 +4,7 @@ import { claims, get, mayAdminister } from './api.js'
 import { chart, lastDays } from './chart.js'
 import { h } from './dom.js'
 import { icon } from './icons.js'
-import { act, copier, facts, load, part, progressOf, table, tag, time, whole } from './parts.js'
+import { actionButton, copier, facts, load, part, progressOf, table, tag, time, whole } from './parts.js'
 import { whyOf } from './signins.js'
 import { number as exactly, roughly, text } from './texts.js'
 import { webhooksWithOldestPending } from './webhooks.js'
@@ -28,7 +28,7 @@ export function showOverview(main) {
   const deliveries = h('div', {})
   const checks = h('div', {})
   const runChecks = () => load(checks, () => get('/check'), report, checking)
-  const button = act('runChecks', runChecks, { kind: 'small' })
+  const button = actionButton('runChecks', runChecks, { kind: 'small' })
   const head = h('div', { class: 'title-row' }, h('h2', {}, text('checks')), button)
   main.append(deliveries, h('section', { class: 'card' }, head, checks))
   load(deliveries, webhooksWithOldestPending, oldestDelivery)
@@ -146,7 +146,7 @@ async function showFirstSteps(place, days) {
 const toPaste = (line) => h('p', { class: 'beside command' }, h('code', {}, line), copier(line))
 
 const keptButton = (place, days) =>
-  act('keyIsKept', () => {
+  actionButton('keyIsKept', () => {
     localStorage.setItem(KEY_IS_KEPT, new Date().toISOString())
     showFirstSteps(place, days)
   }, { kind: 'small' })

@@ -9,7 +9,7 @@ import { actOn, dateAndTime, number, text } from './texts.js'
 export const SHORT_ID = 8
 const MAX_UNWRAPPED = 45 // the number of characters up to which a code stays on one line
 const SKELETON_LINES = 6
-const PRESSABLE = 'a, button, input, select, textarea, summary, label, [popover]'
+const INTERACTIVE = 'a, button, input, select, textarea, summary, label, [popover]'
 const MAX_UNFOLDED_CHOICES = 12
 const NOTHING = '–'
 const DAY_MS = 86_400_000
@@ -145,7 +145,7 @@ export function table(caption, columns, rows, nothing = h('p', {}, text('empty')
 }
 
 /**
- * Make a row call `open` when the user presses Enter or the row. A press on one of its links or buttons, or a press
+ * Make a row call `open` when the user clicks it or presses Enter. A click on one of its links or buttons, or a click
  * that selects text, does not open the row.
  */
 function makeOpenable(row, open) {
@@ -153,7 +153,7 @@ function makeOpenable(row, open) {
   row.tabIndex = -1 // reached with the arrow keys, see `keyboard.js`
   row.addEventListener('click', ({ target }) => {
     const hasSelectedText = getSelection().toString() !== ''
-    if (!target.closest(PRESSABLE) && !hasSelectedText) open(row)
+    if (!target.closest(INTERACTIVE) && !hasSelectedText) open(row)
   })
   row.addEventListener('keydown', ({ key, target }) => {
     if (key === 'Enter' && target === row) open(row)
@@ -277,7 +277,7 @@ export function toast(message) {
 }
 
 /** Return a button that calls `onclick`. `name` is the name of its text. */
-export function act(name, onclick, { kind = '', label } = {}) {
+export function actionButton(name, onclick, { kind = '', label } = {}) {
   return h('button', { type: 'button', class: kind, onclick, 'aria-label': label }, text(name))
 }
 
@@ -320,18 +320,20 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', size,
 }
 
 /** Ask for confirmation of an action that cannot be undone. */
-export const sure = (title, lead, name, onsubmit, fields = []) =>
+export const confirmAction = (title, lead, name, onsubmit, fields = []) =>
   dialog({ title, lead, fields, name, kind: 'danger', onsubmit })
 
 /** Return a small button for the action `what` on the object with this name, which the button's label contains. */
-export const actAbout = (what, name, onclick) => act(what, onclick, { kind: 'small', label: actOn(what, name) })
+export const actionButtonFor = (what, name, onclick) =>
+  actionButton(what, onclick, { kind: 'small', label: actOn(what, name) })
 
 /**
- * Like `actAbout`, for an action that cannot be undone. The button asks for confirmation with the text `lead` first.
+ * Like `actionButtonFor`, for an action that cannot be undone. The button first asks for confirmation with the text
+ * `lead`.
  */
-export function sureAbout(what, name, lead, onsubmit, { kind = 'small danger', fields = () => [] } = {}) {
+export function confirmingButtonFor(what, name, lead, onsubmit, { kind = 'small danger', fields = () => [] } = {}) {
   const title = actOn(what, name)
-  return act(what, () => sure(title, text(lead), what, onsubmit, fields()), { kind, label: title })
+  return actionButton(what, () => confirmAction(title, text(lead), what, onsubmit, fields()), { kind, label: title })
 }
 
 /** Return a menu with the buttons for the object with this name, and the button that opens the menu. */
@@ -549,7 +551,7 @@ export function tokens({ name, label, value, hint, known }) {
   }
   const add = (word) => {
     if (chipsByWord.has(word)) return
-    const button = act('remove', () => drop(word), { label: actOn('remove', word) })
+    const button = actionButton('remove', () => drop(word), { label: actOn('remove', word) })
     button.replaceChildren('×')
     const chip = h('span', { class: 'token' }, word, button)
     chipsByWord.set(word, chip)
@@ -588,7 +590,7 @@ export const words = (typed) => typed.split(/[\s,，]+/).filter(Boolean)
 export function showSecret(name, secret) {
   const input = h('input', { id: 'secret', type: 'password', readOnly: true, value: secret, autocomplete: 'off' })
   const showOrHide = () => (input.type = input.type === 'password' ? 'text' : 'password')
-  const showButton = act('showSecret', showOrHide)
+  const showButton = actionButton('showSecret', showOrHide)
   const labelled = h('div', { class: 'field' }, h('label', { htmlFor: 'secret' }, text('secret')), input)
   const content = [h('p', {}, text('secretOnce')), labelled]
   popUp(text('secretOf', { name }), content, { acts: [showButton, copier(secret)] })
@@ -596,7 +598,7 @@ export function showSecret(name, secret) {
 
 /** Show content in a dialog, which the user can only close. `acts` are buttons next to the one that closes it. */
 export function popUp(title, content, { acts = [], size, kind = 'primary' } = {}) {
-  const close = act('close', () => element.close(), { kind })
+  const close = actionButton('close', () => element.close(), { kind })
   const heading = h('h2', { id: 'dialog-title' }, title)
   const buttons = h('p', { class: 'acts' }, acts, close)
   const element = h('dialog', { class: size, 'aria-labelledby': 'dialog-title' }, heading, content, buttons)
@@ -608,7 +610,7 @@ export function popUp(title, content, { acts = [], size, kind = 'primary' } = {}
 
 /** Return a button that copies a value. `name` is the name of its text. */
 export function copier(value, label, name = 'copy') {
-  const button = act(
+  const button = actionButton(
     name,
     async () => {
       await navigator.clipboard.writeText(value)

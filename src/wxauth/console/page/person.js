@@ -6,10 +6,10 @@ import { ABOUT_COLUMN, eventCells, eventColumns, json } from './events.js'
 import { TYPES } from './event_sentences.js'
 import { knownRoles } from './known.js'
 import { merge, split } from './merging.js'
-import { appOf, called, personOf, shown } from './names.js'
+import { appOf, displayName, personOf, visibleNickname } from './names.js'
 import {
-  act,
-  actAbout,
+  actionButton,
+  actionButtonFor,
   address,
   besideTitle,
   busy,
@@ -23,7 +23,7 @@ import {
   load,
   moment,
   part,
-  sure,
+  confirmAction,
   table,
   tag,
   time,
@@ -64,11 +64,11 @@ export function showPerson(main, { id }) {
 function showHead(head, user) {
   const title = head.querySelector('h1') // stays in place, because it has the focus
   for (const shownBefore of head.querySelectorAll(':scope > :not(.acts), .tag')) shownBefore.remove()
-  title.textContent = called(user)
+  title.textContent = displayName(user)
   title.after(...standing(user))
   head.prepend(picture(user, 'large'))
   head.append(idOf(user))
-  document.title = `${called(user)} · wxauth`
+  document.title = `${displayName(user)} · wxauth`
 }
 
 /** Return the parts of the page about a user. */
@@ -103,10 +103,10 @@ const mayChange = (user) => mayAdminister() || !user.roles.some((role) => STAFF_
 
 /** Return a button that asks for confirmation of the action `what` on a user. */
 const confirmed = (what, user, carryOut, reload, options) =>
-  act(
+  actionButton(
     what,
     () =>
-      sure(actOn(what, called(user)), text(`sure_${what}`), what, async () => {
+      confirmAction(actOn(what, displayName(user)), text(`sure_${what}`), what, async () => {
         await carryOut()
         toast(text('done'))
         reload()
@@ -117,7 +117,7 @@ const confirmed = (what, user, carryOut, reload, options) =>
 /** Return the buttons at the top of the page. */
 function headActs(user, reload) {
   const signOut = () => remove(`/users/${user.id}/sessions`)
-  const exportButton = act('export', () => busy(exportButton, null, () => exportUser(user)))
+  const exportButton = actionButton('export', () => busy(exportButton, null, () => exportUser(user)))
   return [
     mayChange(user) ? confirmed('signOutEverywhere', user, signOut, reload) : null,
     mayAdminister() ? exportButton : null,
@@ -144,7 +144,7 @@ function factsAbout(user, reload) {
     isBanned ? [text('bannedUntil'), user.until ? time(user.until) : text('bannedForGood')] : null,
     isBanned ? [text('bannedBy'), whoBanned(user)] : null,
     user.reason ? [text('banWhy'), user.reason] : null,
-    user.nickname ? [text('name'), [shown(user.nickname), clearName]] : null,
+    user.nickname ? [text('name'), [visibleNickname(user.nickname), clearName]] : null,
     user.avatar_url && mayChange(user) ? [text('logo'), clearPicture] : null, // the head shows it
     [text('phone'), user.phone ? [phone(user), removePhone] : null],
     ...profileOf(user),
@@ -162,15 +162,15 @@ function factsAbout(user, reload) {
 function dangers(user, change) {
   const isBanned = user.status === 'disabled'
   const kind = 'danger'
-  const unban = act('unban', () => busy(unban, null, () => change({ status: 'active' })))
-  const keep = act('keep', () => busy(keep, null, () => change({ erase_at: null })))
+  const unban = actionButton('unban', () => busy(unban, null, () => change({ status: 'active' })))
+  const keep = actionButton('keep', () => busy(keep, null, () => change({ erase_at: null })))
   const rows = [
-    ['ban', isBanned ? unban : null, act(isBanned ? 'changeBan' : 'ban', () => ban(user, change), { kind })],
+    ['ban', isBanned ? unban : null, actionButton(isBanned ? 'changeBan' : 'ban', () => ban(user, change), { kind })],
     ...(mayAdminister()
       ? [
-          ['merge', act('merge', () => merge(user), { kind })],
-          user.identities.length > 1 ? ['split', act('split', () => split(user), { kind })] : null,
-          ['erase', user.erase_at ? keep : null, act('erase', () => erase(user), { kind })],
+          ['merge', actionButton('merge', () => merge(user), { kind })],
+          user.identities.length > 1 ? ['split', actionButton('split', () => split(user), { kind })] : null,
+          ['erase', user.erase_at ? keep : null, actionButton('erase', () => erase(user), { kind })],
         ]
       : []),
   ].filter(Boolean)
@@ -257,7 +257,7 @@ function devices(user, reload) {
       reload()
     }
     const device = session.device ?? text('unknownDevice')
-    const button = actAbout('signOutDevice', device, () => busy(button, null, endSession))
+    const button = actionButtonFor('signOutDevice', device, () => busy(button, null, endSession))
     return mayChange(user) ? [...cellsOf(session), button] : cellsOf(session)
   })
   const columns = mayChange(user) ? [...SESSION_COLUMNS, 'acts'] : SESSION_COLUMNS
@@ -362,7 +362,7 @@ function ban(user, change) {
     moment({ name: 'until', label: text('banUntil'), value: user.until, hint: text('banUntilHint'), days: [1, 7, 30] }),
   ]
   dialog({
-    title: actOn(isBanned ? 'changeBan' : 'ban', called(user)),
+    title: actOn(isBanned ? 'changeBan' : 'ban', displayName(user)),
     lead: text('sureBan'),
     fields,
     name: isBanned ? 'save' : 'ban',
@@ -373,11 +373,11 @@ function ban(user, change) {
 
 /** Show the dialog that erases a user, for which the reader must type the user's nickname or id. */
 function erase(user) {
-  const nickname = shown(user.nickname)
+  const nickname = visibleNickname(user.nickname)
   const hint = [nickname, user.id].filter(Boolean).join(' / ')
   const nameOrId = field({ name: 'name', label: text('typeName'), required: true, hint })
   dialog({
-    title: actOn('erase', called(user)),
+    title: actOn('erase', displayName(user)),
     lead: text('sureErase'),
     fields: [nameOrId],
     name: 'erase',

@@ -4,7 +4,7 @@ import { queryOf } from './api.js'
 import { h } from './dom.js'
 import { icon } from './icons.js'
 import { nameOf } from './names.js'
-import { act, besideTitle, field, goTo, list, words } from './parts.js'
+import { actionButton, besideTitle, field, goTo, list, words } from './parts.js'
 import { language, sentences, text } from './texts.js'
 
 /**
@@ -18,7 +18,7 @@ export function filters(fields, section, unchanged = {}) {
   const values = () => Object.fromEntries(fields.map(({ name, value }) => [name, value()]))
   const chips = rest.map((other) => chipOf(other, () => go({ ...values(), [other.name]: '' })))
   const isUsed = fields.some(({ value }) => value().length)
-  const clearButton = act('clearFilters', () => go({}), { kind: 'plain' })
+  const clearButton = actionButton('clearFilters', () => go({}), { kind: 'plain' })
   const slashKey = h('kbd', { 'aria-hidden': 'true' }, '/')
   const form = h(
     'form',
@@ -53,7 +53,7 @@ function chipOf(filterField, clear) {
   nameOf(shown).then((name) => {
     if (name) value.textContent = name // the value is the id of a user with this name
   })
-  const clearButton = shown ? act('clear', clear, { kind: 'small' }) : null
+  const clearButton = shown ? actionButton('clear', clear, { kind: 'small' }) : null
   return h(
     'details',
     { class: 'filter', name: 'filter' },
@@ -86,7 +86,7 @@ function shownValue({ control, value }) {
 }
 
 /**
- * Close a filter or menu when the user presses outside it, or presses Escape in it. On a phone, the account's menu
+ * Close a filter or menu when the user clicks outside it, or presses Escape in it. On a phone, the account's menu
  * stays open while the sections are open, because both belong to one menu there.
  */
 addEventListener('pointerdown', ({ target }) => {

@@ -4,8 +4,8 @@ import { claims, get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
 import { appField } from './known.js'
 import {
-  act,
-  actAbout,
+  actionButton,
+  actionButtonFor,
   bodyOf,
   claimsField,
   code,
@@ -20,7 +20,7 @@ import {
   pictured,
   popUp,
   showSecret,
-  sureAbout,
+  confirmingButtonFor,
   tag,
   ticks,
   time,
@@ -72,7 +72,7 @@ const ENDPOINTS = {
 }
 
 export function showServices(main, { query }) {
-  const add = act('add', () => chooseKind(reload), { kind: 'primary add' })
+  const add = actionButton('add', () => chooseKind(reload), { kind: 'primary add' })
   const reload = searchedList(main, 'services', query, [add], {
     columns: ['name', 'scopes', 'redirectUris', 'created', 'acts'],
     ask: () => get('/clients'),
@@ -105,10 +105,12 @@ function acts(client, reload) {
     reload()
   }
   const buttons = [
-    actAbout('change', name, () => edit(client, reload, isSite(client))),
-    actAbout('connect', name, () => connect(client)),
-    client.is_public ? null : sureAbout('newSecret', name, 'sureNewSecret', renewSecret, { kind: 'small', fields }),
-    sureAbout('remove', name, 'sureRemoveClient', removeClient),
+    actionButtonFor('change', name, () => edit(client, reload, isSite(client))),
+    actionButtonFor('connect', name, () => connect(client)),
+    client.is_public
+      ? null
+      : confirmingButtonFor('newSecret', name, 'sureNewSecret', renewSecret, { kind: 'small', fields }),
+    confirmingButtonFor('remove', name, 'sureRemoveClient', removeClient),
   ]
   return menu(name, buttons.filter(Boolean))
 }

@@ -3,8 +3,8 @@
 import { get } from './api.js'
 import { h } from './dom.js'
 import { appField, roleField } from './known.js'
-import { called, nameAndPlaceOf, shown } from './names.js'
-import { act, busy, field, list, moment, optionsOf, tag, time, whole } from './parts.js'
+import { displayName, nameAndPlaceOf, visibleNickname } from './names.js'
+import { actionButton, busy, field, list, moment, optionsOf, tag, time, whole } from './parts.js'
 import { filters, nothingFits } from './search.js'
 import { text } from './texts.js'
 
@@ -91,8 +91,8 @@ function masked(user) {
     const unmasked = await get(`/users/${user.id}/phone`)
     place.replaceChildren(...[phone({ ...user, ...unmasked }) ?? ''].flat())
   }
-  const label = text('showPhoneOf', { name: called(user) })
-  const button = act('showPhone', () => busy(button, null, unmask), { kind: 'small', label })
+  const label = text('showPhoneOf', { name: displayName(user) })
+  const button = actionButton('showPhone', () => busy(button, null, unmask), { kind: 'small', label })
   place.append(button)
   return place
 }
@@ -101,7 +101,7 @@ function masked(user) {
  * Return the first letters of the first two words of a user's nickname. Without a nickname, return the end of the id.
  */
 function initials({ id, nickname }) {
-  const name = shown(nickname)
+  const name = visibleNickname(nickname)
   if (!name) return id.slice(-2)
   const words = name.trim().split(/\s+/).slice(0, 2)
   return words.map((word) => [...word][0]).join('')

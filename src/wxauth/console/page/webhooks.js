@@ -3,8 +3,8 @@
 import { all, get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
 import {
-  act,
-  actAbout,
+  actionButton,
+  actionButtonFor,
   busy,
   code,
   dialog,
@@ -16,7 +16,7 @@ import {
   optionsOf,
   part,
   showSecret,
-  sureAbout,
+  confirmingButtonFor,
   tag,
   time,
   toast,
@@ -61,7 +61,7 @@ export async function webhooksWithOldestPending() {
 }
 
 export function showWebhooks(main, { id, query }) {
-  const add = act('add', () => edit(null, reload), { kind: 'primary add' })
+  const add = actionButton('add', () => edit(null, reload), { kind: 'primary add' })
   const reload = searchedList(main, 'webhooks', query, [add], {
     columns: ['name', 'types', 'state', 'succeeded', 'acts'],
     ask: () => get('/webhooks'),
@@ -117,7 +117,7 @@ function payload({ event_id, type }) {
 /** Return the buttons for a webhook. The element `outcome` shows the result of a test. */
 function acts(webhook, reload, outcome) {
   const { name } = webhook
-  const test = actAbout('test', name, () =>
+  const test = actionButtonFor('test', name, () =>
     busy(test, outcome, async () => {
       const { status, milliseconds, error } = await post(`${path(webhook)}/test`)
       const hasResponse = status !== null && status !== undefined
@@ -125,7 +125,7 @@ function acts(webhook, reload, outcome) {
       outcome.replaceChildren(result)
     }),
   )
-  const enableOrDisable = actAbout(webhook.is_enabled ? 'disable' : 'enable', name, () =>
+  const enableOrDisable = actionButtonFor(webhook.is_enabled ? 'disable' : 'enable', name, () =>
     busy(enableOrDisable, outcome, async () => {
       await patch(path(webhook), { is_enabled: !webhook.is_enabled })
       reload()
@@ -142,10 +142,10 @@ function acts(webhook, reload, outcome) {
   const buttons = [
     test,
     enableOrDisable,
-    actAbout('replay', name, () => replay(webhook)),
-    actAbout('change', name, () => edit(webhook, reload)),
-    sureAbout('newSecret', name, 'sureNewSecret', renewSecret, { kind: 'small' }),
-    sureAbout('remove', name, 'sureRemoveWebhook', removeWebhook),
+    actionButtonFor('replay', name, () => replay(webhook)),
+    actionButtonFor('change', name, () => edit(webhook, reload)),
+    confirmingButtonFor('newSecret', name, 'sureNewSecret', renewSecret, { kind: 'small' }),
+    confirmingButtonFor('remove', name, 'sureRemoveWebhook', removeWebhook),
   ]
   return menu(name, buttons)
 }
@@ -195,7 +195,7 @@ function replay(webhook) {
 
 /** Return the button that sends the event of a delivery again. */
 function sendAgain(webhook, { event_id }) {
-  const button = actAbout('replay', event_id, () =>
+  const button = actionButtonFor('replay', event_id, () =>
     busy(button, null, async () => {
       await post(`${path(webhook)}/replay`, { event_id })
       toast(text('done'))
