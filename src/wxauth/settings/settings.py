@@ -168,7 +168,7 @@ class Settings(DatabaseSettings):
 
     @field_validator("apps")
     @classmethod
-    def _one_way_to_name_apps(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:
+    def _apps_or_single_app(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:
         # A field that is missing in `info.data` is invalid, and has already been reported.
         if not {"app_id", "app_secret"} <= info.data.keys():
             return apps
@@ -184,7 +184,7 @@ class Settings(DatabaseSettings):
     # The default issuer needs no check, because WeChat cannot push messages to that address.
     @field_validator("issuer")
     @classmethod
-    def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
+    def _no_forward_to_wxauth(cls, issuer: str, info: ValidationInfo) -> str:
         for app in info.data.get("apps", ()):
             if app.push_forward is not None and is_below(app.push_forward, issuer):
                 text = _("push_forward for {app_id} in WXAUTH_APPS must not point to wxauth itself", app_id=app.app_id)
@@ -208,7 +208,7 @@ class Settings(DatabaseSettings):
 
     @field_validator("wechat_fallback_url", mode="before")
     @classmethod
-    def _fall_back_from_the_default(cls, value: object, info: ValidationInfo) -> object:
+    def _default_fallback_url(cls, value: object, info: ValidationInfo) -> object:
         """Use WeChat's fallback host by default, but only if the base URL is WeChat's own.
 
         Otherwise, calls meant for another host, such as a simulated WeChat, would go to the real WeChat.

@@ -8,6 +8,7 @@ a route when it is declared. See docs/contribute/decisions/0006-flattened-depend
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from http import HTTPStatus
+from operator import attrgetter
 from types import NoneType
 from typing import Any, Final, Required, TypeVar, Unpack, get_type_hints
 
@@ -175,7 +176,7 @@ class Router:
 
         def add(endpoint: Endpoint) -> Endpoint:
             route = DirectRoute(
-                path, endpoint, methods=[method], tags=[tag], generate_unique_id_function=operation_id, **options
+                path, endpoint, methods=[method], tags=[tag], generate_unique_id_function=attrgetter("name"), **options
             )
             self.routes.append(route)
             return endpoint
@@ -267,10 +268,6 @@ def _methods_at(path: str, routes: Iterable[BaseRoute]) -> set[str]:
         if isinstance(route, Route) and route.path_regex.match(path):
             methods.update(route.methods or ())
     return methods
-
-
-def operation_id(route: APIRoute) -> str:
-    return route.name
 
 
 def text_parameters(*names: str) -> dict[str, Any]:
