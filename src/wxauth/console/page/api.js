@@ -38,13 +38,13 @@ export const mayAdminister = () => role === 'admin'
  * Call the listener with the reason when the session ends by itself, because it has expired (`over`), or because the
  * user has lost the role (`role`).
  */
-export const whenItEnds = (listener) => (onEnd = listener)
+export const whenSessionEnds = (listener) => (onEnd = listener)
 
 /** Record that the user is active, so that the session continues. */
 export const noteUse = () => (usedAt = Date.now())
 
 /** Open a session with the `secret` of a link, or with the `code` and `code_verifier` of a scan. Throws: Failure. */
-export const openBy = async (opening) => keep(await ask('POST', SESSION, { body: opening }))
+export const openSession = async (opening) => keep(await ask('POST', SESSION, { body: opening }))
 
 /** Continue the session in the cookie. Return whether there is one. Throws: Failure, if the service is unavailable. */
 export async function resume() {

@@ -1,7 +1,7 @@
 // The frame around the sections, and the page to sign in. The URL's fragment names the current view, so that a user can
 // send the URL to a colleague.
 
-import { currentUser, mayAdminister, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
+import { currentUser, mayAdminister, noteUse, openSession, resume, signOut, whenSessionEnds } from './api.js'
 import { showApps } from './apps.js'
 import { h } from './dom.js'
 import { showEvents } from './events.js'
@@ -12,7 +12,7 @@ import { displayName, forgetTitles } from './names.js'
 import { showOverview } from './overview.js'
 import { busy, copier, failed } from './parts.js'
 import { showPerson } from './person.js'
-import { beginScan, comeBack } from './scan.js'
+import { beginScan, takeScanResult } from './scan.js'
 import { showSignIns } from './signins.js'
 import { showServices } from './services.js'
 import { chooseLanguage, language, nextLanguage, sentences, text, toggleLanguage } from './texts.js'
@@ -179,7 +179,7 @@ function linkForm() {
   const open = h('button', {}, text('open'))
   const onsubmit = () =>
     busy(open, trouble, async () => {
-      await openBy({ secret: input.value.trim().replace(/^.*#link=/, '') })
+      await openSession({ secret: input.value.trim().replace(/^.*#link=/, '') })
       show()
     })
   return h(
@@ -192,10 +192,10 @@ function linkForm() {
 }
 
 async function start() {
-  const scanned = comeBack()
+  const scanned = takeScanResult()
   await chooseLanguage() // the language of the URL that the browser has returned to
   document.documentElement.lang = language()
-  whenItEnds((reason) => showSignIn(text(reason === 'role' ? 'endedRole' : 'endedOver'), 'alert'))
+  whenSessionEnds((reason) => showSignIn(text(reason === 'role' ? 'endedRole' : 'endedOver'), 'alert'))
   for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, noteUse, { passive: true })
   const secret = /^#link=(.+)$/.exec(location.hash)?.[1]
   // The link's secret must not stay in the address bar or in the history.
@@ -204,8 +204,8 @@ async function start() {
   listenToKeys()
   try {
     if (scanned?.refused) return showSignIn(text(scanned.refused), 'alert')
-    if (scanned) await openBy(scanned.opening)
-    else if (secret) await openBy({ secret })
+    if (scanned) await openSession(scanned.opening)
+    else if (secret) await openSession({ secret })
     else if (!(await resume())) return showSignIn()
     show()
   } catch (failure) {

@@ -102,7 +102,7 @@ function partsAbout(user, reload) {
 const mayChange = (user) => mayAdminister() || !user.roles.some((role) => STAFF_ROLES.includes(role))
 
 /** Return a button that asks for confirmation of the action `what` on a user. */
-const confirmed = (what, user, carryOut, reload, options) =>
+const confirmingButton = (what, user, carryOut, reload, options) =>
   actionButton(
     what,
     () =>
@@ -119,7 +119,7 @@ function headActs(user, reload) {
   const signOut = () => remove(`/users/${user.id}/sessions`)
   const exportButton = actionButton('export', () => busy(exportButton, null, () => exportUser(user)))
   return [
-    mayChange(user) ? confirmed('signOutEverywhere', user, signOut, reload) : null,
+    mayChange(user) ? confirmingButton('signOutEverywhere', user, signOut, reload) : null,
     mayAdminister() ? exportButton : null,
   ].filter(Boolean)
 }
@@ -133,7 +133,7 @@ const idOf = ({ id }) => h('span', { class: 'id-line' }, code(id), copier(id, ac
 function factsAbout(user, reload) {
   const path = `/users/${user.id}`
   const clearing = (what, carryOut) =>
-    mayChange(user) ? [' ', confirmed(what, user, carryOut, reload, { kind: 'small plain' })] : []
+    mayChange(user) ? [' ', confirmingButton(what, user, carryOut, reload, { kind: 'small plain' })] : []
   const clearName = clearing('clearName', () => patch(path, { nickname: null }))
   const clearPicture = clearing('clearPicture', () => patch(path, { avatar_url: null }))
   const removePhone = clearing('removePhone', () => remove(`${path}/phone`))

@@ -44,7 +44,7 @@ export async function beginScan() {
  * The result has either `opening`, which opens a session, or `refused`, the name of the text with the reason. The
  * result is removed from the address bar and the history.
  */
-export function comeBack() {
+export function takeScanResult() {
   const result = new URLSearchParams(location.search)
   if (!result.has('code') && !result.has('error')) return null
   const attempt = JSON.parse(sessionStorage.getItem(ATTEMPT))
