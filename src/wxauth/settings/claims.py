@@ -1,4 +1,4 @@
-"""The template of the operator's own claims in access tokens, and the rules for the template.
+"""The template of the operator's own claims in tokens, and the rules for the template.
 
 A template can refer to facts about the user.
 """
