@@ -51,6 +51,6 @@ def _create_with(settings: "Settings") -> "ASGIApp":
     # The objects that exist now live until the process ends, so the garbage collector need not check them again.
     gc.freeze()
     # 200 logins in progress hold 27,000 objects, and few of these are in cycles. Therefore, garbage collections during
-    # the logins would free little.
+    # the logins would free little. For the same reason, older objects are checked half as often as by default (10).
     gc.set_threshold(50_000, 20, 20)
     return created
