@@ -17,7 +17,7 @@ from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.import_export import queries
 from wxauth.import_export.lines import WRONG_ATTRIBUTES, Fault, Line
 from wxauth.import_export.notes import GivenFields, GivenValue, Notes
-from wxauth.import_export.queries import ChangedConsents, Found, StoredIdentity, UserToImport
+from wxauth.import_export.queries import ChangedConsents, Found, IdentityData, UserToImport
 from wxauth.import_export.rules import (
     GIVEN_BEFORE,
     LAST_ADMIN,
@@ -35,8 +35,9 @@ from wxauth.users.attributes import WrongAttributes, changed_names, patched
 from wxauth.users.status_queries import StatusAndRoles, StatusChange, change_status_and_roles
 
 _MICROSECOND: Final = timedelta(microseconds=1)
+# Two lines of one identity may differ in these: rules check the ids, and `Batch` merges the times and the consents.
 _WITH_OWN_RULES: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")
-# Two lines of one identity must agree in these: a user has one value, and a second would be lost.
+# Two lines of one identity must agree in these: a user has one value of each field, and a second would be lost.
 _SINGLE_VALUED: Final = [
     name for name in Line.model_fields if name in UserToImport.model_fields and name not in _WITH_OWN_RULES
 ]
@@ -234,7 +235,7 @@ class Batch:
             updated.external_id = user.external_id or line.external_id
         updated.created_at = min(user.created_at, line.created_at or user.created_at)
         updated.last_login_at = max(filter(None, (user.last_login_at, line.last_login_at)), default=None)
-        # An exported line repeats the last login, which is no change.
+        # An exported `last_seen_at` often repeats the time of the last login, which is no change.
         if line.last_seen_at and (updated.last_seen_at is None or line.last_seen_at > updated.last_seen_at):
             updated.last_refresh_at = line.last_seen_at
         return updated
@@ -298,7 +299,7 @@ class Batch:
         before = self._current.identities.get(key)
         if before is None:
             created_at = line.identity_created_at or line.created_at or self._now
-            self._current.identities[key] = StoredIdentity(user_id, line.unionid, created_at)
+            self._current.identities[key] = IdentityData(user_id, line.unionid, created_at)
             return True
         after = before._replace(
             unionid=before.unionid or line.unionid,
@@ -341,11 +342,10 @@ class Batch:
 def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tuple[EventType, dict[str, Any]]]:
     before = stored or queries.new_user(user.id, user.created_at)
     changed = [name for name in PROFILE_FIELDS if getattr(before, name) != getattr(user, name)]
-    # `change_status_and_roles` records the events about the status and the roles of a stored user.
     if stored is not None and changed:
         yield EventType.PROFILE_CHANGED, {"fields": changed}
     ban = StatusAndRoles.of(user).ban
-    if stored is None and ban is not None:
+    if stored is None and ban is not None:  # `change_status_and_roles` records the bans of stored users
         yield EventType.USER_BANNED, ban.data
     if before.phone != user.phone:
         yield EventType.PHONE_BOUND, {}

@@ -34,7 +34,7 @@ from wxauth.users.erasure_queries import ARE_WAITING, erase_waiting_rows
 
 LINES_PER_BATCH: Final = 1000  # logins of these lines' users wait for the end of the transaction
 USUAL_OPENID_LENGTH: Final = 28  # WeChat does not guarantee it
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")  # an ID with fewer digits is never rounded
 # Ten minutes in all are longer than a failover or a restart of the database.
 PAUSES_SECONDS: Final = (1, 2, 4, 8, 15, *[30] * 19)
 
@@ -96,21 +96,24 @@ async def import_users(
 ) -> Counts:
     """Import lines of JSON under the same rules as a login, and return the counts of the whole file.
 
-    `lines` is iterated over twice, because the check of each line's openid needs the unionids of the whole file. Errors
-    of the first iteration are raised before anything is stored.
+    `lines` is iterated over twice, because some rules need the unionids and external IDs of the whole file. Errors of
+    the first iteration are raised before anything is stored.
 
     `report_refusal` is called in the order of the lines, and `report_progress` after each batch. If the database does
     not accept a batch, `report_wait` gets the seconds until the retry, for which `pause` waits.
 
     Raises: StorageUnavailable, if the database does not accept a batch even after all retries, if a retry cannot
-        help, or if an app cannot be read; the errors of `lines`, for example WrongFile. The stored batches are not
-        undone, and the same lines can be imported again.
+        help, or if an app cannot be read; WrongFile, also if the IDs look rounded; the other errors of `lines`. The
+        stored batches are not undone, and the same lines can be imported again.
     """
     counts = Counts()
     await services[Apps].refresh()
     parts = {**services.parts, ZoneInfo: options.time_zone}  # the context of `Line.read`
     with closing(NotesOnDisk()) as notes_on_disk:
-        notes_on_disk.add_unionids(_unionids_in(lines, are_ids_exact=options.ids_are_exact))
+        rounded_ids = RoundedIds()
+        notes_on_disk.add_unionids(_unionids_in(lines, rounded_ids))
+        if rounded_ids.are_found and not options.ids_are_exact:
+            raise WrongFile(ROUNDED_IDS)
         importer = _BatchImporter(services, notes_on_disk, options, report_wait, pause)
         remaining = iter(lines)
         while numbered_lines := list(islice(remaining, LINES_PER_BATCH)):
@@ -122,8 +125,8 @@ async def import_users(
     return counts
 
 
-def _unionids_in(lines: Iterable[NumberedLine], *, are_ids_exact: bool) -> Iterator[tuple[int, str]]:
-    rounded_ids = RoundedIds()
+def _unionids_in(lines: Iterable[NumberedLine], rounded_ids: RoundedIds) -> Iterator[tuple[int, str]]:
+    """Also add the external IDs to `rounded_ids`, so that the file is read only once for both."""
     for number, text in lines:
         # Most other lines need not be parsed here.
         if not isinstance(text, bytes) or not (b'"unionid"' in text or _LONG_NUMBER.search(text)):
@@ -140,8 +143,6 @@ def _unionids_in(lines: Iterable[NumberedLine], *, are_ids_exact: bool) -> Itera
             rounded_ids.add(str(external_id))
         if isinstance(unionid, str):
             yield number, unionid
-    if rounded_ids.are_found and not are_ids_exact:
-        raise WrongFile(ROUNDED_IDS)
 
 
 def _read(numbered: NumberedLine, parts: Mapping[type, Any], options: Options) -> _ReadLine:
@@ -217,10 +218,10 @@ class _BatchImporter:
             batch = await self._locked_batch(transaction, wanted, locks_administrators=locks_administrators)
             outcomes = [_outcome(batch, number, line) for number, line in lines]
             changes = [] if is_dry_run else await batch.store(transaction)
-        # The notes are replaced after the commit, because an attempt that fails must neither keep nor log its changes.
+        # The notes are stored after the commit, because an attempt that fails must neither keep nor log its changes.
         # Unless this is a dry run, later batches find the other notes in the database.
         notes = batch.notes
-        self.notes_on_disk.replace(notes if is_dry_run else Notes(given=notes.given, first_lines=notes.first_lines))
+        self.notes_on_disk.store(notes if is_dry_run else Notes(given=notes.given, first_lines=notes.first_lines))
         for change in changes:
             change.report(by=OPERATOR)
         return outcomes
@@ -230,7 +231,6 @@ class _BatchImporter:
         found = await find(transaction, wanted)
         users: Sequence[UserToImport] = []
         if found.user_ids or locks_administrators:
-            # Both statements lock users in the order of their ids, as all code does, to avoid deadlocks.
             statement = LOCK_WITH_ADMINISTRATORS if locks_administrators else LOCK
             users = await transaction.rows(statement, user_ids=list(found.user_ids))
             # Other transactions may have changed the data before this transaction got the locks.

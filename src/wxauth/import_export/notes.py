@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from wxauth.import_export.lines import IdentityKey
-from wxauth.import_export.queries import ConsentKey, StoredIdentity, UserToImport, Wanted
+from wxauth.import_export.queries import ConsentKey, IdentityData, UserToImport, Wanted
 from wxauth.settings.roles import ADMIN
 from wxauth.users.status_queries import StatusAndRoles
 
@@ -40,7 +40,7 @@ class Notes:
     users: dict[UUID, UserToImport] = field(default_factory=dict)
     first_lines: dict[UUID, int] = field(default_factory=dict)
     """The first accepted line about each user in the file."""
-    identities: dict[IdentityKey, StoredIdentity] = field(default_factory=dict)
+    identities: dict[IdentityKey, IdentityData] = field(default_factory=dict)
     unionids: dict[str, UUID] = field(default_factory=dict)
     openids: dict[tuple[str, str], str] = field(default_factory=dict)  # by app and unionid
     apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class NotesOnDisk:
         self._connection.executemany("INSERT OR IGNORE INTO notes VALUES (?, ?, ?)", rows)
         self._connection.execute("COMMIT")
 
-    def replace(self, notes: Notes) -> None:
+    def store(self, notes: Notes) -> None:
         """Store the notes of a batch in place of the notes that `notes_about` has returned for the batch."""
         self._connection.execute("BEGIN")
         for kind in _ENTRY_PARSERS:

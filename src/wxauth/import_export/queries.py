@@ -1,7 +1,8 @@
 """The statements of an import, which find or write the rows for a whole batch of lines, and of an export.
 
-`rows` is one JSON document, which PostgreSQL expands. This is as fast as COPY into a temporary table, needs no
-privilege to create tables, and does not bloat the catalogue with a table for each batch.
+The parameter `rows` is one JSON document, whose keys are the names of columns, and which PostgreSQL expands. This is as
+fast as COPY into a temporary table, needs no privilege to create tables, and does not bloat the catalogue with a table
+for each batch.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
@@ -38,8 +39,8 @@ def new_user(user_id: UUID, created_at: datetime) -> UserToImport:
     return model_of(UserToImport, {**dict.fromkeys(UserToImport.model_fields), **values})
 
 
-class StoredIdentity(NamedTuple):
-    """An identity as it is stored, or as earlier lines have changed it."""
+class IdentityData(NamedTuple):
+    """An identity as it is stored, or as the lines so far have added or changed it."""
 
     user_id: UUID
     unionid: str | None
@@ -62,7 +63,7 @@ class Wanted(NamedTuple):
 class Found(NamedTuple):
     """The data that is stored under the ids and phone numbers in a batch."""
 
-    identities: dict[IdentityKey, StoredIdentity]
+    identities: dict[IdentityKey, IdentityData]
     unionids: dict[str, UUID]
     openids: dict[tuple[str, str], str]  # by app and unionid
     external_ids: dict[str, UUID]  # current and former ones
@@ -77,7 +78,7 @@ class Found(NamedTuple):
     consents: dict[UUID, set[ConsentKey]]
     """Every consent that each locked user has ever given, including withdrawn ones."""
     apps_of_users: dict[UUID, set[str]]
-    """The apps of the lines in which each locked user has an openid."""
+    """Those apps of the batch in which each locked user has an openid."""
 
     @property
     def user_ids(self) -> frozenset[UUID]:
@@ -141,18 +142,18 @@ LOCK_WITH_ADMINISTRATORS: Final = Statement[UserToImport](f"""
 SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR NO KEY UPDATE
 """)
-# The result includes consents that are stored under a former id of the user.
 _CONSENTS: Final = Statement[tuple[UUID, str, str, datetime]]("""
 SELECT all_ids.user_id, document, version, given_at
   FROM (SELECT id, id AS user_id FROM unnest(:user_ids::uuid[]) AS wanted (id)
          UNION ALL
+        -- consents stay under the id of the user who gave them, even after a merge
         SELECT id, user_id FROM former_users WHERE user_id = ANY (:user_ids)) AS all_ids
   JOIN consents ON consents.user_id = all_ids.id
 """)
 _STATUS_COLUMNS: Final = ("roles", "status", "ban_reason", "banned_until")
-# In each statement below that has the parameter `rows`, the keys of the rows are the names of the table's columns.
-# `_UPDATE_CONSENTS` sets users.consents, and `change_status_and_roles` sets the status and the roles of stored users.
+# `_UPDATE_CONSENTS` sets users.consents.
 _USER_COLUMNS: Final[list[LiteralString]] = [name for name in columns_of(UserToImport) if name != "consents"]
+# `change_status_and_roles` sets the status and the roles of stored users.
 _CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STATUS_COLUMNS)]
 
 
@@ -178,10 +179,10 @@ ADD_FORMER_EXTERNAL_IDS: Final = _insert_into("former_external_ids", "external_i
 ADD_CONSENTS: Final = _insert_into(
     "consents", "id", "user_id", "document", "version", "given_at", "withdrawn_at", "app_id", "ip"
 )
-# A trigger of the users table has already added the unionid in users.unionid, and adding it again would fail.
 ADD_UNIONIDS: Final = Statement[Nothing]("""
 INSERT INTO unionids (unionid, user_id)
 SELECT given.unionid, given.user_id FROM jsonb_populate_recordset(NULL::unionids, :rows) AS given
+ -- a trigger of the users table has already added the unionid in users.unionid, and adding it again would fail
  WHERE NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = given.unionid AND unionids.user_id = given.user_id)
 """)
 CHANGE_IDENTITIES: Final = Statement[Nothing]("""
@@ -190,21 +191,22 @@ UPDATE identities SET unionid = given.unionid, created_at = given.created_at
  WHERE identities.app_id = given.app_id AND identities.openid = given.openid
 """)
 # A login whose openid and unionid are both stored does not check whether they belong to one user. If an imported openid
-# is a user's unionid, one of the two is probably wrong, so the user's next login checks it. The time is the database's,
-# with which other statements compare the column.
+# is a user's unionid, one of the two is probably wrong, so the user's next login checks it.
 _CHECK_AT_NEXT_LOGIN: Final = Statement[Nothing]("""
-UPDATE users SET identity_lost_at = now()
+UPDATE users SET identity_lost_at = now()  -- the database's clock, with which a login compares this time
   FROM unnest(:app_ids::text[], :openids::text[]) AS given (app_id, openid)
   JOIN identities USING (app_id, openid) JOIN unionids ON unionids.unionid = openid
  WHERE awaits_login AND users.id = unionids.user_id
 """)
-# The outer query returns the old value of users.consents, because it does not see the changes of the UPDATE.
 _UPDATE_CONSENTS: Final = Statement[ChangedConsents](f"""
 WITH updated AS (
     UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY (:user_ids) RETURNING id, consents
 )
+-- this query does not see the changes of the UPDATE, so it finds the old value of users.consents
 SELECT id AS user_id, users.consents AS before, updated.consents AS after FROM updated JOIN users USING (id)
 """)
+# An exported line has these under other names or in another form, except `phone_verified_at`, because an imported
+# number counts as unverified.
 _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents", "last_refresh_at"})
 _COPIED: Final = ", ".join(f"users.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
 # The first columns have the order of the example in docs/start/import-file.md.
@@ -259,7 +261,7 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
     apps_of_users = await look_up(_APPS_OF_USERS, user_ids=locked_ids, app_ids=app_ids)
     return Found(
         identities={
-            IdentityKey(app_id, openid): StoredIdentity(user_id, unionid, created_at)
+            IdentityKey(app_id, openid): IdentityData(user_id, unionid, created_at)
             for app_id, openid, user_id, unionid, created_at in identities
         },
         unionids=dict(unionids),
