@@ -21,8 +21,8 @@ from wxauth.import_export.other_files import WrongFile
 MAX_ELEMENT: Final = 1024 * 1024  # bytes, with its white space: bounds the memory that an import takes
 _WHITE_SPACE: Final = re.compile(r"[ \t\r\n]*")
 _TEXT_OR_WHITE_SPACE: Final = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+', re.DOTALL)
-# Only the ends of the values count, because `Line` reads the bytes of each element again. Therefore, long numbers and
-# control characters in texts are no errors here.
+# `Line` reads the bytes of each element again. Therefore, long numbers and control characters in texts are no errors
+# here.
 _DECODER: Final = json.JSONDecoder(strict=False, parse_int=str, parse_float=str)
 _CUT_OFF: Final = _("must be complete, but ends in the middle of the JSON. Export the data again")
 _TOO_LARGE: Final = _(
@@ -52,22 +52,22 @@ class Form(Enum):
 def form_of(beginning: bytes, is_row: Callable[[Mapping[str, Any]], bool]) -> Form:
     """Return the form of a file. `beginning` is the whole file or longer than MAX_ELEMENT.
 
-    `is_row` tells whether an object itself has a field that the import reads, so that nobody looks for an array in it.
+    `is_row` tells whether an object is itself a row, so that the rows are not in an array in it.
     """
     text = beginning.removeprefix(BOM_UTF8).strip(b" \t\r\n").decode("latin-1")
     if text.startswith("[") and not text.startswith("[\0"):  # NUL follows in UTF-16
         return Form.DOCUMENT
     if not text.startswith("{"):
         return Form.LINES
-    first: object
+    first: dict[str, Any]
     try:
         first, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
-        first, end = _beginning_of_object(text.encode("latin-1")), len(text)
-        if first is None:  # faulty JSON, but a first line that can't be a line is a part of a document
+        cut_off = _beginning_of_object(text.encode("latin-1"))
+        if cut_off is None:  # faulty JSON, but a first line that can't be a line is a part of a document
             first_line = text.partition("\n")[0]
             return Form.DOCUMENT if first_line.strip() == "{" or len(first_line) > MAX_LINE else Form.LINES
-    assert isinstance(first, dict)
+        first, end = cut_off, len(text)
     if end == len(text) and not is_row(first) and _contains_rows(first):
         return Form.DOCUMENT
     return Form.OBJECTS if "\n" in text[:end] else Form.LINES
@@ -94,9 +94,9 @@ def _contains_rows(document: Mapping[str, Any]) -> bool:
 
 
 class Elements:
-    """The numbered elements of a file that is a `DOCUMENT` or `OBJECTS`.
+    """The numbered elements of a `DOCUMENT`'s array, or the numbered `OBJECTS`. They can be read only once.
 
-    The numbers count the elements of the array. An iteration raises WrongFile where the file isn't of this form.
+    The iteration raises WrongFile where the file isn't of this form.
     """
 
     def __init__(self, file: IO[bytes], form: Form) -> None:
@@ -229,6 +229,7 @@ class Elements:
         is_cut_off = _is_cut_off(rest)
         try:
             read = rest if is_cut_off else rest[: max(position - self._position, 0)]
+            # Unlike `bytes.decode`, this accepts a character that is cut off at the end.
             getincrementaldecoder("utf-8")("surrogatepass").decode(read)
         except UnicodeDecodeError:
             return _wrong(NOT_UTF8.rule)

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from wxauth.core.database import Database
 from wxauth.import_export.queries import all_identities
 
-# Few users have a value, so an exported line contains these only if they are not null.
+# Few users have values in these fields, so an exported line contains only those that are not null.
 _RARE_FIELDS: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
 
 

@@ -45,7 +45,7 @@ NO_HEADER: Final = Fault(
 UNREAD_NAMES: Final = _("must contain the names that --map reads, but no line contains {names}")
 MAX_IGNORED_NAMES: Final = 100
 _ATTRIBUTE: Final = "attributes."
-# Any other cell that begins with a bracket is a text, such as `[shop]-7`.
+# Any other cell that begins with a bracket is not JSON, but contains a text such as `[shop]-7`.
 _JSON_LIST_OF_TEXTS: Final = re.compile(r'\s*\[\s*("|\]\s*$)')
 # The group matches the escape of a lone surrogate (half of an emoji).
 _ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
@@ -201,7 +201,6 @@ class CsvLines(_Lines):
     """
 
     other_kinds = OTHER_THAN_CSV
-    header: NumberedLine
 
     def __init__(self, file: IO[bytes], file_format: FileFormat = DEFAULT_FORMAT) -> None:
         super().__init__(file, file_format)
@@ -263,7 +262,7 @@ class CsvLines(_Lines):
             return None
         try:
             return to_json(self._fields_of(cells))
-        except ValueError:  # an escape in the JSON of a cell
+        except ValueError:  # the JSON in a cell contains the escape of a lone surrogate
             return Fault("line", NUL_OR_SURROGATE)
 
     def _fields_of(self, cells: list[str]) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """The format of imports and exports, in which each line is a JSON object with one identity and its user.
 
-The line of a user who is known only by a unionid contains no identity.
+A line may also contain only a unionid of its user, and no identity.
 """
 
 import re
@@ -78,7 +78,7 @@ NUL_OR_SURROGATE: Final = _("must not contain NUL or lone surrogates such as \\u
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
 _DATE_SEPARATORS: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日": " "})  # 2026/11/20 and 2026年11月20日
-# The text has the separators of `_DATE_SEPARATORS`. The groups of the minute and the second include the colon.
+# `_DATE_SEPARATORS` has already been applied to the text. The groups of the minute and the second include the colon.
 _DATE_AND_TIME: Final = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *(\d\d?)(:\d\d)(:\d\d(?:\.\d+)?)? *([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
 )
@@ -98,9 +98,6 @@ _NOT_DIGITS_RULE: Final = _(
 )
 _TOO_MANY_DIGITS: Final = Fault("line", _("must not contain numbers of more than 4,300 digits"))
 _SHORT_TEXT_RULE: Final = _("must be 1 to 64 printable characters")
-
-
-# The messages of the ValueErrors below are never shown, because each field has its own text.
 
 
 def unwrapped(value: object) -> object:
@@ -148,12 +145,12 @@ def _known_app(value: str, info: ValidationInfo) -> str:
     try:
         apps.entry(value)
     except UnknownApp:
-        raise ValueError("unknown") from None
+        raise ValueError("unknown") from None  # never shown, because each field has its own text
     return value
 
 
 def _time_or_none(value: object, info: ValidationInfo) -> object:
-    """Return ISO 8601, None for zeros in place of a date, or the value, which the field's own check refuses."""
+    """Return ISO 8601, None for zeros in place of a date, or any other value for the field's own check."""
     # `isinstance` would also accept true and false, which are ints in Python.
     text = str(value).translate(_DATE_SEPARATORS).strip() if type(value) in (int, str) else ""
     if text == "0" or text.startswith(_ZERO_DATE):
@@ -188,7 +185,7 @@ def _e164(value: object, info: ValidationInfo) -> object:
 
 def _version_7(value: UUID) -> UUID:
     if value.version != _UUID_VERSION:
-        raise ValueError("version")
+        raise ValueError("version")  # never shown, because each field has its own text
     return value
 
 

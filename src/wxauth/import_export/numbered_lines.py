@@ -28,7 +28,7 @@ class NumberedLine(NamedTuple):
 
 
 def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
-    """Yield each line, which may not be UTF-8. A line that is too long is never read into memory as a whole.
+    """Yield each line, even if it is not UTF-8. A line that is too long is never read into memory as a whole.
 
     Raises: WrongFile, if the first line that is not blank shows another kind of file.
     """
@@ -50,7 +50,7 @@ def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterat
 
 
 def numbered_line(number: int, text: bytes) -> NumberedLine:
-    """Return a line that is not parsed yet, unless it is blank or too long."""
+    """Return a line in which the halves of each emoji are joined, and lone halves are NUL, which `Line` refuses."""
     if len(text) > MAX_LINE:
         return NumberedLine(number, TOO_LONG)
     return NumberedLine(number, _SURROGATES.sub(_joined_surrogates, text) if text.strip() else None)

@@ -54,7 +54,7 @@ _ADVICE_ON_DELIMITERS: Final = {
 
 
 class WrongFile(Exception):
-    """A file of another kind, with an invalid header, or without the names in `--map`. Nothing is imported."""
+    """The file as a whole cannot be imported, so no line of it is."""
 
     def __init__(self, fault: Fault, names: Sequence[str] = ()) -> None:
         super().__init__(fault.rule)

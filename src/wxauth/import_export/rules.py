@@ -123,7 +123,7 @@ class MatchedLine:
 
     @property
     def is_joined_without_confirmation(self) -> bool:
-        """Whether only the external_id finds the user, though two tables might both number their rows from 1."""
+        """Whether only the external_id finds the user, who might be another person: two tables may number alike."""
         return self.is_joined_by_external_id and not self.may_join
 
     @property
@@ -256,7 +256,7 @@ _ROUNDED_ID: Final = _(
 )
 
 
-def _unless_rounded(rule: Rule[MatchedLine]) -> Sequence[Rule[MatchedLine]]:
+def _with_variant_for_rounded_ids(rule: Rule[MatchedLine]) -> Sequence[Rule[MatchedLine]]:
     """Return the rule, which offers --join, and one that does not offer it, for IDs that look rounded."""
 
     def is_broken(matched: MatchedLine) -> bool:
@@ -293,7 +293,7 @@ RULES_OF_LINES: Final[tuple[Rule[MatchedLine], ...]] = (
     ),
     Rule("user_id", _("must not belong to an erased user. To restore the user, add --restore"), _is_of_erased_user),
 )
-"""The rules that concern one line and its owner. Only `UNIONID_AS_OPENID` also depends on other lines."""
+"""The rules for a line and its user. Of these rules, only `UNIONID_AS_OPENID` makes the refusal name other lines."""
 RULES_OF_OWNERS: Final[tuple[Rule[MatchedLine], ...]] = (
     Rule(
         "unionid",
@@ -303,7 +303,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[MatchedLine], ...]] = (
         ),
         _unionid_has_second_openid,
     ),
-    *_unless_rounded(
+    *_with_variant_for_rounded_ids(
         Rule(
             "external_id",
             _(
@@ -314,7 +314,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[MatchedLine], ...]] = (
             _external_id_has_second_openid,
         )
     ),
-    *_unless_rounded(
+    *_with_variant_for_rounded_ids(
         Rule(
             "unionid",
             _(
@@ -324,7 +324,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[MatchedLine], ...]] = (
             _contradicts_unionid,
         )
     ),
-    *_unless_rounded(
+    *_with_variant_for_rounded_ids(
         Rule(
             "phone",
             _(
