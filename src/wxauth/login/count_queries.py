@@ -28,7 +28,7 @@ _ALL_PROCESSES: Final = UUID(int=0)
 COUNTS_STORE_SECONDS: Final = 5.0
 # By then, no process has counts of the hour that are not stored yet, even if the database was down for days.
 _MERGED_AFTER: Final = timedelta(days=7)
-# By then, every login of the hour has ended.
+# By then, no login that began in the hour is still running.
 _FORGET_AFTER: Final = timedelta(days=1)
 
 
@@ -199,7 +199,6 @@ class LoginCounts(WriteBuffer):
         first = last - timedelta(days=days - 1)
         day_ago = first_id_at(now - timedelta(days=1))
         totals = await self.database.one(_TOTALS, now=now, day_ago=day_ago, max_sessions=_MAX_SESSIONS_READ)
-        # The days begin at midnight with this offset from UTC.
         daily = await self.database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
         return Overview(**dict(totals), days=list(daily))
 

@@ -167,7 +167,7 @@ class Logins:
         avatar_url = body.avatar_url or None
         if avatar_url is not None and is_uploaded_picture(avatar_url, self.settings.issuer):
             avatar_url = None
-        wanted = Login(
+        login = Login(
             app_id=app.app_id,
             openid=identity.openid,
             unionid=identity.unionid,
@@ -179,12 +179,12 @@ class Logins:
             expires_in=self._unrefreshed_seconds,
             cancels_erasure=body.stay,
         )
-        login = await log_in_identity(self, app, wanted, now=now)
-        self.login_counts.count_login(is_new=login.is_new, at=now)
-        self._log_login(login, app, device, wechat_ms=wechat_ms)
+        logged_in = await log_in_identity(self, app, login, now=now)
+        self.login_counts.count_login(is_new=logged_in.is_new, at=now)
+        self._log_login(logged_in, app, device, wechat_ms=wechat_ms)
 
-        user: UserInSession = login.user
-        ignored = {**body.left_out, **dict.fromkeys(login.ignored_fields, errors.RateLimited.code)}
+        user: UserInSession = logged_in.user
+        ignored = {**body.left_out, **dict.fromkeys(logged_in.ignored_fields, errors.RateLimited.code)}
         if body.consents:
             user, consents_error = await self._with_consents(user, body.consents, ip=device.ip, now=now)
             if consents_error is not None:
@@ -194,11 +194,11 @@ class Logins:
             user, phone_error = await self._with_phone(user, body.phone_code)
         return self._token_answer(
             user,
-            session_id=login.session_id,
+            session_id=logged_in.session_id,
             generation=0,
             refresh_expires_in=self._unrefreshed_seconds,
             # The user is not new if the phone number belongs to an existing user, with whom the new user was merged.
-            is_new_user=login.is_new and user.id == login.user.id,
+            is_new_user=logged_in.is_new and user.id == logged_in.user.id,
             phone_error=phone_error,
             ignored=ignored,
             now=now,
@@ -256,7 +256,7 @@ class Logins:
                 return errors.AccountDisabled(until=refused.banned_until, user_id=refused.user_id)
             case RefreshRefusal.REPLACED if has_limit:
                 return errors.SessionReplaced("a newer login took this session's place: see max_sessions of the app")
-            case RefreshRefusal.REVOKED | RefreshRefusal.REPLACED:  # without a limit, no newer login took its place
+            case RefreshRefusal.REVOKED | RefreshRefusal.REPLACED:  # the app has no max_sessions to refer to
                 return errors.SessionRevoked("the session has ended")
             case RefreshRefusal.EXPIRED:
                 return errors.RefreshTokenExpired("the session was idle for too long, or has reached its maximum age")
@@ -266,19 +266,19 @@ class Logins:
             case _:  # UNKNOWN, because the other reasons occur only in refreshes by websites
                 return errors.InvalidRefreshToken("there is no such session")
 
-    def _log_login(self, login: LoggedIn, app: App, device: Device, *, wechat_ms: float) -> None:
-        user_id = login.user.id
-        if login.ignored_fields:
-            fields = {"fields": login.ignored_fields, "reason": errors.RateLimited.code}
+    def _log_login(self, logged_in: LoggedIn, app: App, device: Device, *, wechat_ms: float) -> None:
+        user_id = logged_in.user.id
+        if logged_in.ignored_fields:
+            fields = {"fields": logged_in.ignored_fields, "reason": errors.RateLimited.code}
             log.warning("login_without_profile", user_id=user_id, app_id=app.app_id, **fields)
         log.info(
             "logged_in",
             user_id=user_id,
             app_id=app.app_id,
-            session_id=login.session_id,
-            is_new=login.is_new,
+            session_id=logged_in.session_id,
+            is_new=logged_in.is_new,
             wechat_ms=wechat_ms,
-            database_ms=login.milliseconds,
+            database_ms=logged_in.milliseconds,
             **address_field(device.ip, is_logged=self.settings.log_addresses),
         )
 

@@ -46,10 +46,10 @@ class UserAtLogin(UserInSession):
 
 
 _BAN_COLUMN: Final = "users.banned_until"
-USER_AT_LOGIN: Final = f"{USER_IN_SESSION}, {_BAN_COLUMN}"
+_USER_AT_LOGIN: Final = f"{USER_IN_SESSION}, {_BAN_COLUMN}"
 _FOUND_USER_MAY_LOG_IN: Final = MAY_LOG_IN.replace("users.", "found_user.")
 # The fragment ends before FROM, because each statement selects the user's row differently.
-OPEN_FRAGMENT: Final = """
+_OPEN_FRAGMENT: Final = """
     INSERT INTO sessions
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
     SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
@@ -96,23 +96,24 @@ def _returning_fragment(
     UPDATE users
        SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE users.last_login_at END
       FROM {source}
-    RETURNING {number}{USER_AT_LOGIN}
-), opened AS ({OPEN_FRAGMENT}
+    RETURNING {number}{_USER_AT_LOGIN}
+), opened AS ({_OPEN_FRAGMENT}
       FROM found_user{join_asked} WHERE {_FOUND_USER_MAY_LOG_IN} AND :session_id::uuid IS NOT NULL
     -- the statement may be sent twice
     ON CONFLICT (id) DO NOTHING
 )"""
 
 
-# This serves a known identity with unchanged data. A lock on the identity's row would write another page, so only the
-# user's row is locked. A waiting statement can't see that its identity was taken away meanwhile, or that an import
-# requires a check of the next login. Both set `identity_lost_at`, and then `_log_in_stepwise` serves the user's logins.
+# The statement serves a known identity with unchanged data. A lock on the identity's row would write another page, so
+# only the user's row is locked. A waiting statement can't see that its identity was taken away meanwhile, or that an
+# import requires a check of the next login. Both set `identity_lost_at`, and then `_log_in_stepwise` serves the user's
+# logins.
 RETURNING_LOGIN: Final = Batched[UserAtLogin](
     "returning_login",
     f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM found_user",
     f""", locked AS (
     SELECT asked.*, users.id AS user_id FROM asked, identities i, users
-     -- of users whom another transaction has locked, and of several logins of one user, each runs alone
+     -- a login whose user another transaction has locked runs alone, and so do all but one of several logins of a user
      WHERE {_IS_RETURNING} FOR NO KEY UPDATE OF users SKIP LOCKED
 ), {_returning_fragment("locked AS asked WHERE users.id = asked.user_id", "asked.n, ", " JOIN asked USING (n)")}
 SELECT * FROM found_user RIGHT JOIN (
@@ -155,14 +156,14 @@ def _signing_up_fragment(source: LiteralString = "", join_asked: LiteralString =
     SELECT :event_id, '{fragment(EventType.USER_CREATED.value)}', :now, id::text, id, :app_id, :ip::text::inet,
            :created_data::text::jsonb
       FROM new_user{join_asked}
-), opened AS ({OPEN_FRAGMENT}
+), opened AS ({_OPEN_FRAGMENT}
       FROM new_user{join_asked} WHERE :session_id::uuid IS NOT NULL
 )"""
 
 
 _NEW_USER_COLUMNS: Final = "new_user.*, :app_id::text AS app_id, :openid::text AS openid"
-# This serves an unknown identity with an unknown unionid, or without one. If two logins of one identity without a
-# unionid run at the same time, the second violates the primary key of identities.
+# The statement serves an unknown identity with an unknown unionid, or without one. If two logins of one identity
+# without a unionid run at the same time, the second violates the primary key of identities.
 SIGN_UP: Final = Batched[UserAtLogin](
     "sign_up",
     f"WITH {_signing_up_fragment()} SELECT {_NEW_USER_COLUMNS} FROM new_user",
@@ -185,7 +186,7 @@ SELECT asked.n, {_NEW_USER_COLUMNS} FROM asked LEFT JOIN new_user ON :new_user_i
     created_data="text",
 )
 # To avoid deadlocks, a login locks the user before it writes the unionid and the identity, as merges and erasures do.
-_LOCK: Final = Statement[UserAtLogin](f"SELECT {USER_AT_LOGIN} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
+_LOCK: Final = Statement[UserAtLogin](f"SELECT {_USER_AT_LOGIN} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 _ADD_IDENTITY: Final = Statement[Nothing]("""
 INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
 VALUES (:app_id, :openid, :user_id, :now, :unionid)
@@ -202,13 +203,15 @@ UPDATE users
        -- an hour later, no older `RETURNING_LOGIN` still waits
        identity_lost_at = CASE WHEN identity_lost_at > now() - interval '1 hour' THEN identity_lost_at END
  WHERE id = :user_id
-RETURNING {USER_AT_LOGIN}
+RETURNING {_USER_AT_LOGIN}
 """)
 # The statement opens only one session, even if wxauth sends the statement twice.
-_OPEN_SESSION: Final = Statement[Nothing](f"{OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
+_OPEN_SESSION: Final = Statement[Nothing](
+    f"{_OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING"
+)
 # The query returns the unionid's user if that user is banned.
 _BANNED_HOLDER: Final = Statement[UserAtLogin](f"""
-SELECT {USER_AT_LOGIN}
+SELECT {_USER_AT_LOGIN}
   FROM unionids JOIN users ON users.id = unionids.user_id
  WHERE unionids.unionid = :unionid AND users.status = 'disabled'
 """)

@@ -23,7 +23,7 @@ from wxauth.users.history_queries import HistoryQuery
 from wxauth.web.pages import Page
 from wxauth.web.schemas import Network, OrEmpty, StoredText
 
-# A client may choose an id of up to 128 characters, of which wxauth stores only the first. Its own ids have 32.
+# A client may choose an id of up to 128 characters, of which wxauth stores the beginning. wxauth's own ids have 32.
 MAX_REQUEST_ID: Final = 64
 
 
@@ -157,7 +157,7 @@ def _search_and_sort(column: LiteralString) -> Statement[Refusal]:
 
 # The keys are the versions of IP. Networks with shorter prefixes have too many rows to sort.
 _MIN_SORTABLE_PREFIX_LENGTHS: Final = {4: 16, 6: 32}
-# This is a network such as a /16, with several of the stored networks (a /24, or a /48 of IPv6).
+# A wide network, such as a /16, contains several of the stored networks (a /24, or a /48 of IPv6).
 _WIDE_NETWORK: Final = "wide_network"
 # The keys are the filters whose index the search uses. The search for None uses the ids.
 _SEARCHES: Final[Mapping[str | None, Statement[Refusal]]] = {

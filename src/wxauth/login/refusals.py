@@ -73,7 +73,7 @@ class Refusals(WriteBuffer):
         network, user_id = _network_of(ip), error.user_id
         source = user_id or network
         row = self._shared_rows.get((source, error.code))
-        if row is None and not self._claim_new_row(is_of_user=user_id is not None):
+        if row is None and not self._reserve_new_row(is_of_user=user_id is not None):
             # Many rows have begun in this second, so a row without a user and a network counts this refusal.
             source = network = user_id = None
             row = self._shared_rows.get((None, error.code))
@@ -100,7 +100,7 @@ class Refusals(WriteBuffer):
             self._own_rows.clear()
             self._shared_rows.clear()
 
-    def _claim_new_row(self, *, is_of_user: bool) -> bool:
+    def _reserve_new_row(self, *, is_of_user: bool) -> bool:
         limit = MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS
         if self._rows_begun[is_of_user] >= limit:
             return False

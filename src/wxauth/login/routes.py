@@ -32,7 +32,7 @@ from wxauth_guard.errors import WxAuthError
 
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"
-_UNREAD: Final = ""  # the app id before the body is read; in metrics, the app is `unknown`
+_UNREAD_APP_ID: Final = ""  # before the body is read; in metrics, this app is `unknown`
 _REFRESH_TOKENS: Final = AliasChoices("refresh_token", "refreshToken")
 
 
@@ -121,7 +121,7 @@ async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep
     try:
         await limiter.admit_address(device.ip)
     except errors.RateLimited as exc:
-        _count_login(apps, _UNREAD, exc.code, exc)
+        _count_login(apps, _UNREAD_APP_ID, exc.code, exc)
         raise
 
 

@@ -36,7 +36,7 @@ from wxauth.users.schemas import Nickname
 
 _MAX_ANSWER_BYTES: Final = 16 * 1024
 # A body whose status is not 200 is ignored, and read only so that the connection can be reused.
-BODY_SECONDS: Final = 0.1
+_IGNORED_BODY_SECONDS: Final = 0.1
 FAILURES_IN_A_ROW: Final = 5  # after which a process pauses its calls; after a pause, one failure begins the next pause
 PAUSE: Final = timedelta(seconds=10)
 
@@ -173,7 +173,7 @@ class SignUpHook:
         # `ReceiverTransport` reads these extensions. `on_status` returns the time limit for a body that is ignored.
         extensions = {
             "max_body": _MAX_ANSWER_BYTES,
-            "on_status": lambda status: None if status == HTTPStatus.OK else BODY_SECONDS,
+            "on_status": lambda status: None if status == HTTPStatus.OK else _IGNORED_BODY_SECONDS,
         }
         return httpx.Request("POST", url, content=body, headers=headers, extensions=extensions)
 
@@ -188,7 +188,7 @@ class SignUpHook:
 
 
 def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFields:
-    """Invalid values are left out and logged. So are the roles of staff, which the service may not appoint."""
+    """Invalid values are left out and logged. Staff roles, which the service may not grant, are only left out."""
     fields: dict[str, Any] = {}
     for name, validator in _VALIDATORS.items():
         if answer.get(name) is None:
