@@ -12,7 +12,6 @@ from urllib.parse import quote, urlencode
 
 from pydantic_core import to_json
 
-from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
 from wxauth.settings.apps import App
@@ -32,8 +31,6 @@ _JPEG_END: Final = b"\xff\xd9"
 
 T = TypeVar("T")
 MiniProgramVersion = Literal["release", "trial", "develop"]
-
-log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)

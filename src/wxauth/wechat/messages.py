@@ -43,8 +43,8 @@ _LENGTH_BYTES: Final = 4
 _PADDED_TO_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
 # WeChat's messages have a depth of up to four.
 _MAX_XML_DEPTH: Final = 16
-# A text with more `<` or `=` is refused, because anyone can send a message, and the envelope of an encrypted one is
-# parsed before its signature is checked. A real message has ten elements, and perhaps some of these in its texts.
+# A text with more `<` or `=` is refused, because whoever has seen the query of a message can send another message with
+# it for some minutes. A real message has ten elements, and perhaps a few of these characters in its texts.
 _MAX_XML_PARTS: Final = 1000
 
 _DATA_REVOKED: Final = "user_authorization_revoke"

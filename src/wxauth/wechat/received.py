@@ -29,7 +29,7 @@ BLOCK_BYTES: Final = 16  # of AES, and so of an iv and of a session_key
 MAX_WATERMARK_AGE: Final = timedelta(days=1)
 MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
 
-# This undoes what forms, URLs and text fields do to base64.
+# These replacements undo what forms, URLs and text fields do to base64.
 _BASE64_REPAIRS: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
 
 E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
@@ -37,13 +37,13 @@ _HOME_REGION: Final = "CN"  # of numbers that WeChat sends without a country cod
 _MAX_ID_LENGTH: Final = 128
 # Programs and spreadsheets write these texts in place of a missing id.
 _PLACEHOLDER: Final = re.compile(
-    r"null|\\n|none|undefined|nan|nil|n/a|n\.a\.|na|0|-|object object|inf|tbd"
+    r"null|\\n|none|undefined|nan|nil|n/a|n\.a\.|na|object object|inf|tbd"
     r"|#n/a|#name\?|#null!|#num!|#ref!|#value!|#div/0!"
     r"|unknown|empty|blank|missing|test|true|false|external_id|openid|unionid"
     r"|无|空|空值|暂无|没有|无数据|未知|不详|未填|未填写|未绑定|未授权|待定|测试"
 )
 _PLACEHOLDER_FRAME: Final = " \t\r\n()<>[]{}\"'"  # for example in (null) or [object Object]
-# This matches -1, 1.38E+10 and ${id}, but not 5e13, because hexadecimal ids can look like that.
+# The pattern matches -1, 1.38E+10 and ${id}, but not 5e13, because hexadecimal ids can look like that.
 _NEVER_AN_ID: Final = re.compile(r"[-\u2212][0-9.,]+|[-+\u2212\xb1]?[0-9]([.,][0-9]+e[+-]?|e[+-])[0-9]+|(\$\{|\{\{).*")
 # WeChat sends these values for users who have set no name or picture.
 _STAND_IN: Final = re.compile(

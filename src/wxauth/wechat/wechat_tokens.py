@@ -99,7 +99,7 @@ class CachedSecret:
         self.keep(value, ends_at=ends_at, renews_at=renews_at, now=now)
 
     def keep(self, value: str, *, ends_at: datetime, renews_at: datetime, now: datetime) -> None:
-        """Store a secret with times that were decided before."""
+        """Store a secret with times that the caller has decided. A pause after a failure does not end."""
         self.value, self.ends_at, self.renews_at, self.looked_at = value, ends_at, renews_at, now
 
     def drop_future_times(self, now: datetime) -> bool:
@@ -140,8 +140,7 @@ class WeChatTokens:
         `looked_within` is for callers that cannot report a refused token. If wxauth has not called WeChat within this
         time, it does so now, and waits for up to `LOOK_TIMEOUT_SECONDS`.
 
-        Raises: WeChatError, if there is no valid token. During the pause after a failure, it is a copy of this
-            failure.
+        Raises: WeChatError, if there is no valid token. The error is a copy of the latest failure.
         """
         key, now = _key_of(app), self.clock()
         cached = self._cached[key]
