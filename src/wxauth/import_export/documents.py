@@ -1,7 +1,8 @@
 """The objects in a file that is one JSON document, or in which an object takes several lines.
 
 The standard library parses each value. This module reads only the brackets, commas and names between the values (see
-decision 19).
+decision 19). All texts are decoded as Latin-1, in which each byte is a character, so that the texts of elements are
+exactly the file's bytes.
 """
 
 import json
@@ -102,7 +103,6 @@ class Elements:
     def __init__(self, file: IO[bytes], form: Form) -> None:
         self._file = file
         self._form = form
-        # Each byte is a character, so that the texts of elements are exactly the file's bytes.
         self._text = file.read(len(BOM_UTF8)).removeprefix(BOM_UTF8).decode("latin-1")
         self._position = 0
         self._is_at_end = False

@@ -39,19 +39,9 @@ from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME, AvatarUrl, Nickna
 from wxauth.web import schemas
 from wxauth.wechat.received import E164
 
+_PAST_TIMES: Final = ("created_at", "identity_created_at", "last_login_at", "last_seen_at")
 # All other fields identify a user, grant or end rights, or record the user's wishes, so none of them may be dropped.
-SKIPPABLE_FIELDS: Final = frozenset(
-    (
-        *PROFILE_FIELDS,
-        "phone",
-        "ban_reason",
-        "attributes",
-        "created_at",
-        "identity_created_at",
-        "last_login_at",
-        "last_seen_at",
-    )
-)
+SKIPPABLE_FIELDS: Final = frozenset({*PROFILE_FIELDS, "phone", "ban_reason", "attributes", *_PAST_TIMES})
 
 
 class IdentityKey(NamedTuple):

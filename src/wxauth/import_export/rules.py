@@ -336,11 +336,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[MatchedLine], ...]] = (
         )
     ),
     Rule("unionid", _("must be the unionid that the identity already has"), _has_another_unionid),
-    Rule(
-        "unionid",
-        _("must not belong to another user"),
-        _unionid_belongs_to_another,
-    ),
+    Rule("unionid", _("must not belong to another user"), _unionid_belongs_to_another),
     Rule(
         "external_id",
         _("must not belong to another user"),
