@@ -60,10 +60,7 @@ class TotalsRow(SQLModel):
 
     users: int = Field(schema_extra={"examples": [52310]})
     sessions: int = Field(description="Open sessions.", schema_extra={"examples": [60122]})
-    active_day: int = Field(
-        description="Users active in the last 24 hours.",
-        schema_extra={"examples": [3105]},
-    )
+    active_day: int = Field(description="Users active in the last 24 hours.", schema_extra={"examples": [3105]})
     active_week: int = Field(description="Users active in the last 7 days.", schema_extra={"examples": [11870]})
     active_month: int = Field(description="Users active in the last 30 days.", schema_extra={"examples": [28402]})
     estimated: list[str] = Field(

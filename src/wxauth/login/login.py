@@ -113,8 +113,8 @@ async def log_in_identity(parts: LoginParts, app: App, login: Login, *, now: dat
 
 
 async def _sign_up_with_hook(parts: LoginParts, app: App, login: Login, *, now: datetime) -> LoggedIn:
-    # Only the refusal of the first attempt has shown that the person would be a new user. No connection to the
-    # database is held while wxauth calls the hook, because the call is between the two attempts.
+    # The first attempt to store the login has shown that the person would be a new user. The hook is called between the
+    # two attempts, so that no connection to the database is held meanwhile.
     initial = await parts.hook.initial_fields(app, login)
     roles = tuple(dict.fromkeys((*login.roles, *initial.roles)))
     if len(roles) > MAX_ROLES:

@@ -43,10 +43,7 @@ class Dropped(StrEnum):
 
 
 DROPPED: Final = metrics.Counter(
-    "wxauth_refusals_dropped",
-    "Refused logins without a row of their own, by reason.",
-    "outcome",
-    first=Dropped,
+    "wxauth_refusals_dropped", "Refused logins without a row of their own, by reason.", "outcome", first=Dropped
 )
 
 
