@@ -97,7 +97,7 @@ class _Lines:
 class JsonLines(_Lines):
     """The lines of a file in JSON Lines, with wxauth's names and values. Elements of a document count as lines, too.
 
-    Raises: WrongFile, if the file is not JSON.
+    Raises: WrongFile, if the file begins like one of another kind.
     """
 
     other_kinds = OTHER_THAN_JSON_LINES

@@ -286,9 +286,7 @@ class _Fixed:
 
 
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
-    """Find or create the user of a login, and open a session. Safe to repeat, because the ids are drawn once.
-
-    No session is opened for a user who is banned or about to be erased.
+    """Find or create the user of a login, and open a session unless the user is banned or about to be erased.
 
     Raises: SignUpClosed; SnapshotUser; AccountLeaving, if the login must merge two users, and one of them has asked to
         be erased; AccountDisabled, if one of these two is banned, too.

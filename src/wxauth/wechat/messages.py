@@ -219,7 +219,7 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
         app_kind=app.kind,
         fields=fields or {},
         is_readable=fields is not None,
-        # The digest is of the decrypted message, because WeChat may encrypt a message again for each delivery.
+        # Only the decrypted message has the same digest at each delivery, because WeChat may encrypt it again.
         signature=_signature(app, query, message),
         was_encrypted=app.push_aes_key is not None,
     )
