@@ -19,7 +19,7 @@ ROOT: Final = Path(__file__).parents[1]
 MOST_PRIVATE_EXPLAINED: Final = 25
 MOST_COMMENTS: Final = 8
 MOST_WORDS: Final = 70
-_SHOWN_BY: Final = {"router", "admin_router", "id_token_router", "click", "command", "group"}
+_SHOWN_BY: Final = {"router", "admin_router", "click", "command", "group"}
 _NOT_CODE: Final = {
     tokenize.COMMENT,
     tokenize.NL,

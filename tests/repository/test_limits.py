@@ -347,7 +347,7 @@ LIMITS = {
         "import_export/importing", sum(PAUSES_SECONDS) // 60, r"retries for (\w+) minutes", "cli/import_export"
     ),
     "CLAIM_LASTS": said(
-        "sites/door", CLAIM_LASTS // MINUTE, r"(\w+) minute, or until the decision", "sites/doors/scan_routes"
+        "sites/door", CLAIM_LASTS // MINUTE, r"(\w+) minute, or until the decision", "sites/doors/routes"
     ),
     "MAX_WATERMARK_AGE": said(
         "wechat/received",

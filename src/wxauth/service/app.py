@@ -37,7 +37,7 @@ from wxauth.settings.apps import PUSH_PATH
 from wxauth.siblings import introspection_routes, user_routes, verify_routes, wechat_routes
 from wxauth.sites import metadata_routes, oauth_routes
 from wxauth.sites.cors import Cors
-from wxauth.sites.doors import scan_routes
+from wxauth.sites.doors import routes as door_routes
 from wxauth.sites.pages import logout_routes, routes as page_routes
 from wxauth.sites.pages.front_page import add_front_page
 from wxauth.users import account_routes, admin_routes, own_data_routes
@@ -80,8 +80,7 @@ _ROUTERS: Final = (
     wechat_routes.router,
     client_routes.router,
     feed_routes.router,
-    scan_routes.router,
-    scan_routes.id_token_router,
+    door_routes.router,
     oauth_routes.router,
     page_routes.router,
     logout_routes.router,

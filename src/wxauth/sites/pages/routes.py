@@ -25,8 +25,8 @@ from wxauth.sites.door import Door
 from wxauth.sites.doors.links import Links
 from wxauth.sites.doors.mini_program_logins import FORM_POST_PATH, may_answer
 from wxauth.sites.doors.mini_program_urls import MiniProgramUrls
+from wxauth.sites.doors.routes import MiniProgramLoginsDep
 from wxauth.sites.doors.scan_pictures import ScanPictures
-from wxauth.sites.doors.scan_routes import MiniProgramLoginsDep
 from wxauth.sites.doors.single_sign_on import SingleSignOn
 from wxauth.sites.doors.visits import CALLBACK_PATH, Visits, WeChatCallback
 from wxauth.sites.oauth_routes import SiteLoginsDep, SiteRequestsDep

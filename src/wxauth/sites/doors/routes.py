@@ -1,4 +1,4 @@
-"""The routes for phones, which claim and decide scans, log in to sites in a web-view, and get id_tokens."""
+"""The routes that a phone calls: to decide scans, to log in to a site in a web-view, and to get an id_token."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -33,72 +33,6 @@ MiniProgramLoginsDep = Annotated[MiniProgramLogins, Depends(provide(MiniProgramL
 PhoneIdTokensDep = Annotated[PhoneIdTokens, Depends(provide(PhoneIdTokens))]
 ScansDep = Annotated[Scans, Depends(provide(Scans))]
 router = Router("scans")
-id_token_router = Router("me")  # not "scans", because mobile apps, which cannot scan, also get id_tokens
-
-# `Mistake.REQUEST` is missing, because only the login page reports it.
-_WRONG_FIELDS: Final[Mapping[Mistake, FieldError]] = {
-    Mistake.CLIENT: FieldError("client_id", "must be the id of a site that a mini-program may log in to"),
-    Mistake.DOCUMENT: FieldError("client_id", "must be the URL of a valid metadata document at an allowed host"),
-    Mistake.REDIRECT_URI: FieldError("redirect_uri", "must be a redirect URI of the site"),
-}
-
-
-class AuthorizationRequest(BaseModel):
-    """A site's sign-in request (the parameters of `/v1/authorize`), and a new `wx.login` code as proof of presence."""
-
-    model_config = body_like(
-        {
-            "login_code": "0a1B2c3D4e5F6g7H8i9J",
-            "client_id": "shop",
-            "redirect_uri": "https://shop.example.com/callback",
-            "response_type": "code",
-            "scope": "openid profile",
-            "state": "af0ifjsldkj",
-            "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
-            "code_challenge_method": "S256",
-        },
-        extra="allow",
-    )
-    # With this annotation, Pydantic requires that the additional fields, which are the site's parameters, are strings.
-    __pydantic_extra__: dict[str, str] = Field(init=False)
-
-    login_code: LoginCode = Field(
-        description="The code from a new `wx.login` call. It works once, within five minutes.", repr=False
-    )
-
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        return self.__pydantic_extra__
-
-
-class AuthorizationAnswer(BaseModel):
-    """The response with the URL to open in the web-view."""
-
-    redirect_to: str = Field(
-        description="The site's `redirect_uri` with `code`, `state` and `iss`, or with `error`. For `form_post`, the "
-        "URL of a page that posts these parameters to the site.",
-        examples=[
-            "https://shop.example.com/callback?code=SplxlOBeZQQYbYS6&state=af0&iss=https%3A%2F%2Fauth.example.com"
-        ],
-    )
-
-
-class PhoneIdTokenRequest(ProofRequest):
-    """The client whose id_token a phone gets, and the proof that the user is present."""
-
-    model_config = body_like({"client_id": "supabase", "login_code": "0a1B2c3D4e5F6g7H8i9J"})
-
-    client_id: str = Field(description="A client that was added with `--phone-id-token`.")
-    nonce: str | None = Field(
-        default=None, max_length=512, description="Returned unchanged in the id_token, for back ends that compare it."
-    )
-
-
-class PhoneIdTokenAnswer(BaseModel):
-    """An id_token for another back end."""
-
-    id_token: str = Field(description="A JWT of OpenID Connect.", examples=[EXAMPLE_JWT], repr=False)
-    expires_in: int = Field(default=PHONE_ID_TOKEN_SECONDS, description="Lifetime in seconds.")
 
 
 async def scanning_phone_of(caller: CallerInTurnDep, principal: PrincipalDep, apps: AppsDep) -> Caller:
@@ -170,6 +104,54 @@ async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep) -> None:
     await scans.deny(caller, scan_id)
 
 
+# `Mistake.REQUEST` is missing, because only the login page reports it.
+_WRONG_FIELDS: Final[Mapping[Mistake, FieldError]] = {
+    Mistake.CLIENT: FieldError("client_id", "must be the id of a site that a mini-program may log in to"),
+    Mistake.DOCUMENT: FieldError("client_id", "must be the URL of a valid metadata document at an allowed host"),
+    Mistake.REDIRECT_URI: FieldError("redirect_uri", "must be a redirect URI of the site"),
+}
+
+
+class AuthorizationRequest(BaseModel):
+    """A site's sign-in request (the parameters of `/v1/authorize`), and a new `wx.login` code as proof of presence."""
+
+    model_config = body_like(
+        {
+            "login_code": "0a1B2c3D4e5F6g7H8i9J",
+            "client_id": "shop",
+            "redirect_uri": "https://shop.example.com/callback",
+            "response_type": "code",
+            "scope": "openid profile",
+            "state": "af0ifjsldkj",
+            "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+            "code_challenge_method": "S256",
+        },
+        extra="allow",
+    )
+    # With this annotation, Pydantic requires that the additional fields, which are the site's parameters, are strings.
+    __pydantic_extra__: dict[str, str] = Field(init=False)
+
+    login_code: LoginCode = Field(
+        description="The code from a new `wx.login` call. It works once, within five minutes.", repr=False
+    )
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        return self.__pydantic_extra__
+
+
+class AuthorizationAnswer(BaseModel):
+    """The response with the URL to open in the web-view."""
+
+    redirect_to: str = Field(
+        description="The site's `redirect_uri` with `code`, `state` and `iss`, or with `error`. For `form_post`, the "
+        "URL of a page that posts these parameters to the site.",
+        examples=[
+            "https://shop.example.com/callback?code=SplxlOBeZQQYbYS6&state=af0&iss=https%3A%2F%2Fauth.example.com"
+        ],
+    )
+
+
 @router.post(
     "/v1/me/authorizations",
     summary=_("Log in to a site opened in the mini-program"),
@@ -198,9 +180,28 @@ async def authorize_site(
     return AuthorizationAnswer(redirect_to=url)
 
 
-@id_token_router.post(
+class PhoneIdTokenRequest(ProofRequest):
+    """The client whose id_token a phone gets, and the proof that the user is present."""
+
+    model_config = body_like({"client_id": "supabase", "login_code": "0a1B2c3D4e5F6g7H8i9J"})
+
+    client_id: str = Field(description="A client that was added with `--phone-id-token`.")
+    nonce: str | None = Field(
+        default=None, max_length=512, description="Returned unchanged in the id_token, for back ends that compare it."
+    )
+
+
+class PhoneIdTokenAnswer(BaseModel):
+    """An id_token for another back end."""
+
+    id_token: str = Field(description="A JWT of OpenID Connect.", examples=[EXAMPLE_JWT], repr=False)
+    expires_in: int = Field(default=PHONE_ID_TOKEN_SECONDS, description="Lifetime in seconds.")
+
+
+@router.post(
     "/v1/me/id-token",
     summary=_("Get an id_token for another back end"),
+    tag="me",  # not "scans", because mobile apps, which cannot scan, also get id_tokens
     failures=[*PROOF_FAILURES, WrongAppKind],
 )
 async def make_id_token(
