@@ -26,7 +26,7 @@ from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser
 from wxauth.merging.merging import correct_imported_identity, link_unionid
 from wxauth.merging.unionid_queries import ADD_UNIONID, PEOPLE, OfAnotherOpenid, People, UnionidConflict, check_unionid
-from wxauth.sessions.queries import END_BEYOND_IDENTITY, EndReason, end_selected
+from wxauth.sessions.queries import END_OLDER_SESSIONS_OF_IDENTITY, EndReason, end_selected
 from wxauth.users.erasure_queries import cancel_erasure_at_login
 from wxauth.users.user_queries import change_profile_of
 
@@ -432,7 +432,7 @@ async def _open_session(transaction: Transaction, login: Login, fixed: _Fixed, u
     }
     await end_selected(
         transaction,
-        END_BEYOND_IDENTITY,
+        END_OLDER_SESSIONS_OF_IDENTITY,
         selection,
         reason=EndReason.REPLACED,
         by=SYSTEM,

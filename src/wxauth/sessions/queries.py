@@ -47,11 +47,9 @@ class LastRow(BaseModel):
     """The last row of a page of a table that is sorted by id."""
 
     id: UUID
+    # All rows with larger ids were created in the same millisecond, or later. For a consent, the time is the epoch,
+    # because imported consents may be older than their ids.
     since: datetime
-    """All rows with larger ids were created in the same millisecond, or later.
-
-    For a consent, it is the epoch instead, because imported consents may be older than their ids.
-    """
 
 
 # Each request reads the user, because since the token was signed, the user might have been banned, erased or merged,
@@ -182,27 +180,27 @@ RETURNING id, user_id, expires_at > :now AS was_open
 
 
 _END_ONE: Final = _ending("SELECT :session_id::uuid")
-_END_OF_USERS: Final = _ending(f"""
+_END_SESSIONS_OF_USERS: Final = _ending(f"""
     SELECT id FROM sessions
      WHERE user_id = ANY (:user_ids::uuid[]) AND id IS DISTINCT FROM :except_id AND {_identity_fragment("sessions")}""")
 END_CONSOLES: Final = _ending(
     f"SELECT id FROM sessions WHERE user_id = ANY (:user_ids::uuid[]) AND client_id = '{CONSOLE}'"
 )
-_END_OF_WEBSITES: Final = _ending(f"""
+_END_WEBSITE_SESSIONS: Final = _ending(f"""
     SELECT id FROM sessions
      WHERE user_id = ANY (:user_ids::uuid[]) AND client_id IS NOT NULL
        AND NOT (:spares_console AND client_id = '{CONSOLE}')""")
-END_OF_BROWSER_LOGIN: Final = _ending("""
+END_SESSIONS_OF_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.user_id = :user_id""")
 # The older sessions that a browser's login has opened at the website of `session_id` end.
-END_BEYOND_BROWSER_LOGIN: Final = _ending("""
+END_OLDER_SESSIONS_OF_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.revoked_at IS NULL AND s.expires_at > :now
        AND w.client_id = (SELECT client_id FROM website_sessions WHERE session_id = :session_id)
      ORDER BY s.id DESC OFFSET :at_most""")
 # The identity's sessions at websites are left out. `at_most` sessions stay open, including `opened`.
-END_BEYOND_IDENTITY: Final = _ending("""
+END_OLDER_SESSIONS_OF_IDENTITY: Final = _ending("""
     SELECT id FROM sessions
      WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
        AND revoked_at IS NULL AND expires_at > :now
@@ -212,7 +210,7 @@ _END_THESE: Final = _ending("""
     SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
 
 
-def _beyond_fragment(*, counted: LiteralString, returned: LiteralString) -> LiteralString:
+def _older_fragment(*, counted: LiteralString, returned: LiteralString) -> LiteralString:
     """Return the query for up to `size` sessions that are older than the `at_most` newest sessions of their identity.
 
     It covers only identities that have a session with an id after `after` and up to `until`, and whose users have more
@@ -234,11 +232,11 @@ def _beyond_fragment(*, counted: LiteralString, returned: LiteralString) -> Lite
      LIMIT :size"""
 
 
-_BEYOND_IDENTITY: Final = Statement[UUID](_beyond_fragment(counted="s.revoked_at IS NULL", returned="true"))
+_OLDER_SESSIONS: Final = Statement[UUID](_older_fragment(counted="s.revoked_at IS NULL", returned="true"))
 DELETE_ENDED_SESSIONS: Final = Statement[Nothing](f"""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
-     WHERE id = ANY (ARRAY({_beyond_fragment(counted="true", returned="revoked_at IS NOT NULL")}))
+     WHERE id = ANY (ARRAY({_older_fragment(counted="true", returned="revoked_at IS NOT NULL")}))
        AND revoked_at IS NOT NULL
        -- the next run deletes the locked rows
        FOR UPDATE SKIP LOCKED))
@@ -302,7 +300,7 @@ async def end_sessions(
     if reason is EndReason.ERASED:
         await transaction.run(_CLEAR_CLAIMED_LOGINS, **parameters)
     parameters["except_id"] = except_id
-    await end_selected(transaction, _END_OF_USERS, parameters, reason=reason, by=by, now=now)
+    await end_selected(transaction, _END_SESSIONS_OF_USERS, parameters, reason=reason, by=by, now=now)
 
 
 async def end_session_of_locked_user(
@@ -325,7 +323,7 @@ async def end_replaced_sessions(
     Ended sessions do not count towards `at_most`, but expired ones do. At most `size` sessions end, of identities
     that have a session with an id after `after` and up to `until`.
     """
-    replaced = await transaction.values(_BEYOND_IDENTITY, after=after, until=until, at_most=at_most, size=size)
+    replaced = await transaction.values(_OLDER_SESSIONS, after=after, until=until, at_most=at_most, size=size)
     locked_users = await transaction.values(_LOCK_USERS, session_ids=replaced)
     parameters = {"session_ids": replaced, "user_ids": locked_users}
     ended = await end_selected(transaction, _END_THESE, parameters, reason=EndReason.REPLACED, by=SYSTEM, now=now)
@@ -355,7 +353,7 @@ async def end_logins_in_browsers(
         await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ALL_IDENTITIES)
     await transaction.run(_END_BROWSER_LOGINS, user_ids=user_ids, **_ALL_IDENTITIES)
     parameters = {"user_ids": user_ids, "spares_console": reason is not EndReason.MERGED}
-    await end_selected(transaction, _END_OF_WEBSITES, parameters, reason=reason, by=by, now=now)
+    await end_selected(transaction, _END_WEBSITE_SESSIONS, parameters, reason=reason, by=by, now=now)
 
 
 def identity_parameters(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:

@@ -19,7 +19,7 @@ from wxauth.core.users import UserInSession
 from wxauth.limits.concurrency import Concurrency
 from wxauth.random_secrets import hash_of
 from wxauth.sessions.devices import Device
-from wxauth.sessions.queries import END_OF_BROWSER_LOGIN, EndReason, end_selected
+from wxauth.sessions.queries import END_SESSIONS_OF_BROWSER_LOGIN, EndReason, end_selected
 from wxauth.settings.settings import Settings
 from wxauth.sites import browser_login_queries, queries, user_queries
 from wxauth.sites.asking import new_login
@@ -152,7 +152,9 @@ class AuthorizationCodes:
             await transaction.run(browser_login_queries.DELETE_BROWSER_LOGIN, id=user.login_id)
             sessions = {"browser_login_id": user.login_id, "user_id": user.id}
             by = Actor(str(user.id))
-            await end_selected(transaction, END_OF_BROWSER_LOGIN, sessions, reason=EndReason.SIGNED_OUT, by=by, now=now)
+            await end_selected(
+                transaction, END_SESSIONS_OF_BROWSER_LOGIN, sessions, reason=EndReason.SIGNED_OUT, by=by, now=now
+            )
         log.info("browser_login_ended", user_id=user.id)
 
 

@@ -12,7 +12,7 @@ from wxauth.core.trail import SYSTEM
 from wxauth.core.users import UserInSession
 from wxauth.random_secrets import hash_of
 from wxauth.sessions.queries import (
-    END_BEYOND_BROWSER_LOGIN,
+    END_OLDER_SESSIONS_OF_BROWSER_LOGIN,
     OPENED_AT,
     EndReason,
     end_selected,
@@ -135,7 +135,7 @@ async def _open_session(
             "at_most": MAX_SESSIONS_OF_BROWSER_LOGIN,
         }
         await end_selected(
-            transaction, END_BEYOND_BROWSER_LOGIN, parameters, reason=EndReason.REPLACED, by=SYSTEM, now=now
+            transaction, END_OLDER_SESSIONS_OF_BROWSER_LOGIN, parameters, reason=EndReason.REPLACED, by=SYSTEM, now=now
         )
 
 
