@@ -41,8 +41,8 @@ log = get_logger()
 class TryAgain:
     """The outcome if the typed number is wrong, or was not compared. The browser then shows the page again."""
 
-    login: SiteLogin
-    is_wrong: bool  # False if it was not compared, for example because the user has not approved the login yet
+    page: SiteLogin
+    is_wrong: bool  # False if the number was not compared, for example because the user has not approved the login yet
 
 
 @part

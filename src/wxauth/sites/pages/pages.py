@@ -176,7 +176,7 @@ class Pages(Rendering):
         """Return the page on which the user types a number again (see `TryAgain`)."""
         return self._site_page(
             "number",
-            again.login,
+            again.page,
             page_id,
             form_action=ANYWHERE,
             is_wrong=again.is_wrong,

@@ -298,8 +298,8 @@ async def type_number(
         outcome = await links.go_on(request_id, pages.browser, form.get("number", ""))
         if isinstance(outcome, Onward):
             return outcome
-        login = outcome.login
-        has_link = login.link and await mini_program_urls.of(login.site_app_id) is not None
+        page = outcome.page
+        has_link = page.link and await mini_program_urls.of(page.site_app_id) is not None
         return pages.number(outcome, request_id, has_link=has_link)
 
     return await pages.answer(compare())
