@@ -83,12 +83,12 @@ class MiniProgramLogins:
     async def unseal(self, sealed: str) -> Onward:
         """Return the form that `_web_view_url` has sealed. This method is async, because `Pages.answer` awaits it.
 
-        Raises: NotFound, if `sealed` is not from this service, or if the URL has expired.
+        Raises: NotFound, if `sealed` is not from this service, or if the URL has expired. Its texts call the form a
+            decision, because the form tells the site the outcome of its request.
         """
         try:
             plain = self.sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)
         except (ValueError, CannotOpen):  # ValueError: the text is not base64
-            # The texts call it a decision, because it tells the site the outcome of its request.
             raise NotFound("this decision doesn't exist") from None
         url, form, ends_at = from_json(plain)
         if self.clock().timestamp() >= ends_at:
@@ -96,7 +96,7 @@ class MiniProgramLogins:
         return Onward(url, form)
 
     async def _count_and_send_back(self, caller: Caller, refused: SentBack) -> str:
-        """Count a refused request, and return the next URL. No transaction that counted it has been committed."""
+        """Count a refused request, which no committed transaction has counted, and return the next URL."""
         await SITES.count_user(self.database, caller.user, now=self.clock())
         return self._web_view_url(refused.onward(self.settings))
 

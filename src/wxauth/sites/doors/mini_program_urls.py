@@ -74,7 +74,7 @@ class MiniProgramUrls:
     url_links: UrlLinks
 
     async def of(self, app_id: str | None) -> str | None:
-        """Return the URL that opens this app or, without an id, the default app; None if it has none now."""
+        """Return the URL that opens this app or, without an id, the default app; None if there is no URL now."""
         try:
             app = self.apps.for_login(app_id)
         except WxAuthError:  # the app is unknown or disabled, or cannot be used

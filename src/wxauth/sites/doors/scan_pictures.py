@@ -1,4 +1,4 @@
-"""The pictures of scans: mini-program codes or, if WeChat makes none, ordinary QR codes."""
+"""The pictures of the codes that users scan: WeChat's mini-program codes, or ordinary QR codes."""
 
 import asyncio
 from dataclasses import field
@@ -33,7 +33,11 @@ log = get_logger()
 
 @part
 class ScanPictures:
-    """The pictures of scans. With `SCAN_CODE=link`, they are not stored, because wxauth can draw them again."""
+    """The pictures of scans (logins whose code a phone scans).
+
+    WeChat makes a mini-program code for each scan. If it makes none, wxauth draws an ordinary QR code. With
+    `SCAN_CODE=link`, wxauth draws all codes and stores none, because it can draw them again.
+    """
 
     settings: Settings
     database: Database

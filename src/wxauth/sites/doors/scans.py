@@ -127,7 +127,7 @@ class Scans:
             refusal = await _refusal_if_claimed(transaction, login, caller.user.id, now=now)
         return refusal
 
-    # The claim and the approval check this, because roles and the network can change in between.
+    # The claim and the approval check the user, because roles and the network can change in between.
     async def _refusal_of_user(
         self,
         transaction: Transaction,
@@ -273,8 +273,10 @@ class Scans:
 def refusal_of_opening(
     login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datetime
 ) -> errors.ScanForwarded | None:
-    """Return why a phone may not claim a login after opening the page this way. `entry` is the setting `SCAN_ENTRY`."""
-    # Somebody else might have sent the picture of the code, or the link, to the phone's user.
+    """Return why a phone may not claim a login after opening the page this way. `entry` is the setting `SCAN_ENTRY`.
+
+    Another person might have sent the link, or a picture of the code, to the phone's user.
+    """
     is_by_link = opening.entry_scene in LINK_ENTRY_SCENES
     if login.door == Door.LINK:  # `SCAN_ENTRY` does not apply to links
         if is_by_link and not opening.is_read_by_camera:
@@ -293,11 +295,10 @@ def refusal_of_opening(
     return None
 
 
-# A code that the camera did not read might be in a picture that another person has forwarded.
 def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
     if opening.scancode_time is not None:
         age_seconds = now.timestamp() - opening.scancode_time
-        if age_seconds > SCAN_LASTS.total_seconds():  # the code has expired
+        if age_seconds > SCAN_LASTS.total_seconds():  # the code that was scanned then has expired
             return False
     return opening.is_read_by_camera or opening.entry_scene in CAMERA_ENTRY_SCENES
 

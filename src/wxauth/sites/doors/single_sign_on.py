@@ -1,7 +1,6 @@
-"""The single sign-on of browsers.
+"""Single sign-on: a site that was added with `--sso` gets a code from the login that a browser already has.
 
-A site added with `--sso` gets a code from the browser's login after a press of a button or, if it has got one before,
-also without a page (`prompt=none`).
+The user presses a button for it, unless the site has received a code from this login before, and sends `prompt=none`.
 """
 
 from collections.abc import Mapping
@@ -51,7 +50,7 @@ class _PressedPage:
 
 @part
 class SingleSignOn:
-    """The part that completes the sign-in requests of sites from browsers that have a login."""
+    """The part that answers the sign-in requests that come from browsers with a login."""
 
     settings: Settings
     database: Database
@@ -60,7 +59,10 @@ class SingleSignOn:
     site_requests: SiteRequests
 
     async def user_of(self, browser: Browser, *, client_id: str = "") -> BrowserUser | None:
-        """Return the user of this browser's login, if it has one, and if the user may log in."""
+        """Return the user of this browser's login, if it has one, and if the user may log in.
+
+        `client_id` is the site for the result's `knows_site`.
+        """
         if not browser.login_cookie or self.settings.sso_ttl == 0:
             return None
         return await self.database.row(

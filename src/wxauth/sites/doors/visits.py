@@ -128,7 +128,7 @@ class Visits:
     codes: AuthorizationCodes
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
-        """Return the redirect to WeChat's page after a press of the button.
+        """Begin a visit after the user has pressed the page's button, and return the redirect to WeChat's page.
 
         Raises: NotFound, if the page has ended, or the site has no app for this visit; PressesUsedUp; RateLimited;
             SentBack, if the visit cannot begin.
@@ -185,8 +185,8 @@ class Visits:
             outcome = await asyncio.shield(completion)
             if outcome is not VisitOutcome.LOGGED_IN:
                 return self._after_failure(pending, outcome, callback)
-        # A repeated callback waits for the outcome. After a login, the outcome is stored, so this call returns at once,
-        # with the visit as the login has changed it.
+        # A repeated callback waits for the outcome. If this callback has logged the user in, the outcome is stored, so
+        # the call returns at once, with the visit as the login has changed it.
         visit = await self._wait_for_outcome(hashes)
         if visit.wechat_code_hash != code_hash:  # this callback has another code, or the visit had expired
             return self._redirect_to_page(visit, callback, "over")
@@ -249,14 +249,13 @@ class Visits:
         if self._is_closed_to_staff(visit.taken_door):
             await self._check_is_not_staff(app, identity)
         now = self.clock()
-        # Without a lifetime, no session is opened. The site opens its own session when it redeems the code.
         wanted = Login(
             app_id=app.app_id,
             openid=identity.openid,
             unionid=identity.unionid,
             ip=browser.ip,
             user_agent=browser.user_agent,
-            expires_in=None,
+            expires_in=None,  # opens no session: the site opens its own when it redeems the code
         )
         login = await log_in_identity(self, app, wanted, now=now)
         self.login_counts.count_login(is_new=login.is_new, at=now)

@@ -56,7 +56,7 @@ class LoggingOut:
         if parameters.repeated:
             return pages.message("wrong_logout", status=HTTPStatus.BAD_REQUEST)
         if "id_token_hint" not in parameters:
-            return await self._without_hint(parameters)
+            return await self._answer_without_hint(parameters)
         hint = await self.id_tokens.read(parameters["id_token_hint"])
         client = None if hint is None else await find_site(self.database, hint.client_id)
         if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
@@ -70,14 +70,14 @@ class LoggingOut:
                     await self.authorization_codes.end_browser_login(pages.browser, of=user_id, now=self.clock())
         return self._logged_out(client, parameters)
 
-    async def _without_hint(self, parameters: Parameters) -> Response:
+    async def _answer_without_hint(self, parameters: Parameters) -> Response:
         pages, browser = self.pages, self.pages.browser
         client = await find_site(self.database, parameters.get("client_id", ""))
         user = await self.single_sign_on.user_of(browser)
         if user is None or STAY_FIELD in parameters:
             message = "nobody" if user is None else "stayed"
             return pages.not_logged_out(message, client, _way_back(client, parameters))
-        confirmation = log_out_field(browser.login_cookie)  # which no other site can send
+        confirmation = log_out_field(browser.login_cookie)  # no other site can send this value
         is_confirmed = compare_digest(parameters.get(CONFIRMED_FIELD, "").encode(), confirmation.encode())
         if self.request.method != "POST" or not is_confirmed:
             return pages.log_out(user, client, parameters, confirmation)

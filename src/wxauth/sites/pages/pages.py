@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import quote, urlencode
 
 from fastapi import Depends
@@ -51,7 +51,7 @@ VARY_OF_FRONT_PAGE: Final = "Accept, Accept-Language, User-Agent"  # `/` also re
 CONFIRMED_FIELD: Final = "confirmed"
 STAY_FIELD: Final = "stay"
 _REPEATED_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
-# The pages are at `/v1/authorize/{request_id}/wechat/{name}`. The message of `again` is `visit_again` in `MESSAGES`.
+# The pages are at `/v1/authorize/{request_id}/wechat/{name}`. `MESSAGES` has their texts, such as `visit_again`.
 VISIT_PAGES: Final = frozenset({"snapshot", "again", "over", "done"})
 
 
@@ -165,7 +165,7 @@ class Pages(Rendering):
             app=app,
         )
 
-    def _way_of_code(self, *, has_link: bool) -> str:
+    def _way_of_code(self, *, has_link: bool) -> Literal["scan", "open_wechat", "type_in_wechat", "type"]:
         if not self.is_on_a_phone:
             return "scan"
         if has_link:
@@ -255,7 +255,7 @@ class Pages(Rendering):
     ) -> Response:
         """Return a page with the message `name` of `MESSAGES`.
 
-        `about` contains lines for the site's developer, and `parameter` is the name of a wrong parameter.
+        `about` contains lines for the site's operator, and `parameter` is the name of a wrong parameter.
         """
         # Without its hint, the request might have another result.
         is_repeatable = self.request.method == "GET" and HINT_PARAMETER not in self.request.query_params
@@ -291,7 +291,7 @@ class Pages(Rendering):
     def not_logged_out(self, name: str, site: Client | None, url: str | None) -> Response:
         """Return a page with the message `name`, which says that a request to log out has changed nothing.
 
-        Only a registered `url` becomes a link, because anyone might have created the request.
+        `url` must be registered for the site, because anyone might have created the request.
         """
         way_back = None
         if site is not None and url is not None:

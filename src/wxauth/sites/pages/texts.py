@@ -16,7 +16,7 @@ class Message:
     title: Text
     text: Text
     lead: Text | None = None  # a first line for the user
-    details: Text | None = None  # for the site's developer
+    details: Text | None = None  # for the site's operator
 
 
 # The page shows the first line of a state in bold.
@@ -32,7 +32,7 @@ STATES_ON_A_PHONE: Final[Mapping[PageState, Text]] = {
     PageState.CLAIMED: _("Login code accepted\nConfirm in the mini-program."),
     PageState.OVER: _("This login is no longer valid\nGet a new login code."),
 }
-# The lines for the site's developer below `MESSAGES["mistake"]`.
+# The lines for the site's operator below `MESSAGES["mistake"]`.
 MISTAKES: Final[Mapping[Mistake, Text]] = {
     Mistake.REQUEST: _("The request is too long or contains a character that isn't allowed."),
     Mistake.CLIENT: _("No site is registered with this client_id."),
@@ -82,7 +82,8 @@ MESSAGES: Final[Mapping[str, Message]] = {
             "mini-program and enter the login code there."
         ),
     ),
-    # These messages are about a site's mistake. They speak to a customer of the site, and the details to its developer.
+    # This message, `logged_out_nowhere` and `wrong_logout` are about a site's mistake. Their texts are for a customer
+    # of the site, and their details for the site's operator.
     "mistake": Message(
         _("This login can't continue"),
         _(
