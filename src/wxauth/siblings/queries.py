@@ -32,13 +32,14 @@ class UserForSiblings(UserWithIdentities):
     unionids: list[str]
 
 
-# The users are in the order of the parameters, each once, at the first place. A former id or former external id stands
-# for the user. An element's `place` is its number plus the lengths of the earlier parameters.
+# The users are in the order of the parameters, each once, at the first place.
 LOOK_UP: Final = Statement[UserForSiblings](f"""
 WITH asked AS (
+    -- a former id or former external id stands for the remaining user
     SELECT COALESCE(f.user_id, a.id) AS user_id, a.place
       FROM unnest(:ids::uuid[]) WITH ORDINALITY a (id, place) LEFT JOIN former_users f ON f.id = a.id
      UNION ALL
+    -- an element's place is its number plus the lengths of the earlier parameters
     SELECT i.user_id, cardinality(:ids::uuid[]) + a.place
       FROM unnest(:app_ids::text[], :openids::text[]) WITH ORDINALITY a (app_id, openid, place)
       JOIN identities i ON i.app_id = a.app_id AND i.openid = a.openid

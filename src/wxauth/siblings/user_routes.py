@@ -254,12 +254,12 @@ async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
     return Actor(f"client:{client.name}", device.ip, must_spare_staff=True)
 
 
-_Moderator = Annotated[Actor, Depends(_moderator)]
+_ModeratorDep = Annotated[Actor, Depends(_moderator)]
 
 
 @router.post("/v1/users/{user_id}/ban", summary=_("Ban a user"), failures=[NO_SUCH_USER, _STAFF_REFUSED])
 async def ban_user(
-    moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: BanRequest | None = None
+    moderator: _ModeratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: BanRequest | None = None
 ) -> None:
     """Ban a user, for a service client with the scope `moderate`. Every session ends immediately.
 
@@ -272,7 +272,7 @@ async def ban_user(
 
 
 @router.post("/v1/users/{user_id}/unban", summary=_("Unban a user"), failures=[NO_SUCH_USER, _STAFF_REFUSED])
-async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
+async def unban_user(moderator: _ModeratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """Lift a user's ban, whoever imposed it, for a service client with the scope `moderate`.
 
     The request is idempotent. For an id that was merged, the remaining user is unbanned. Staff cannot be unbanned.
@@ -287,7 +287,7 @@ async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockD
     failures=[NO_SUCH_USER, _STAFF_REFUSED],
 )
 async def clear_profile(
-    moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: ProfileRemoval
+    moderator: _ModeratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: ProfileRemoval
 ) -> None:
     """Clear the nickname, the picture or both, for a service client with the scope `moderate`.
 
@@ -303,7 +303,7 @@ async def clear_profile(
     summary=_("Sign a user out on all devices"),
     failures=[NO_SUCH_USER, _STAFF_REFUSED],
 )
-async def sign_user_out(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
+async def sign_user_out(moderator: _ModeratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """End every session of a user, and the logins of the user's browsers, for a client with the scope `moderate`.
 
     The user may log in again. The request is idempotent. For an id that was merged, the remaining user is signed out.

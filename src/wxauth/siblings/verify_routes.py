@@ -36,7 +36,7 @@ _MAX_PARAMETERS: Final = 32  # roles, and at most one other parameter
 
 
 def as_plain_get(scope: Scope) -> Scope:
-    """Turn each request to `/v1/verify`, or to a path below it, into a GET without a body and appended query.
+    """Turn each request to `/v1/verify`, or to a path below it, into a GET without a body, an appended path or query.
 
     Envoy, Istio and Higress use the method of the client's request, and append its path and query. The client chooses
     all three, so they must be gone before any other code reads them.
@@ -120,7 +120,7 @@ class ForwardedCaller:
     """The user of a token that a proxy has forwarded, as stored now."""
 
     caller: Caller
-    scope: str
+    scope: str  # empty for the token of an app
 
 
 # A route takes the roles before the caller, so that the query is checked before the token. Otherwise, administrators
@@ -284,5 +284,5 @@ def _authorized(forwarded: ForwardedCaller) -> Response:
 
 
 def _in_header(value: str) -> str:
-    # This changes an openid only if it has a space or a percent sign, because `WeChat` accepts only printable ASCII.
+    # Quoting changes an openid only if it has a space or a percent sign, because `WeChat` accepts only printable ASCII.
     return quote(value, safe=_SAFE_IN_HEADER)
