@@ -120,7 +120,7 @@ class Avatars:
 
     async def _make_thumbnail(self, user: UserInSession, file: bytes) -> Thumbnail:
         try:
-            # First, because already the check of a broken file occupies the event loop.
+            # The picture is counted first, because already the check of a broken file occupies the event loop.
             await PICTURES.count_user(self.database, user, now=self.clock())
             check_file(file)
             lock = self._locks.setdefault(user.id, asyncio.Lock())

@@ -32,7 +32,7 @@ _MULTIPART: Final = "multipart/form-data"
 _MAX_PARTS: Final = 20  # one of them is the file, and the others are ignored
 # RFC 2046 allows 70 bytes. A very short boundary slows down the parser, which stops wherever one might begin.
 _BOUNDARY_LENGTHS: Final = range(8, 71)
-_PIECE_BYTES: Final = 8 * 1024  # parsed in 2 ms at most, between which the process handles other requests
+_PIECE_BYTES: Final = 8 * 1024  # parsed in 2 ms at most
 # The parser stores parts in memory, because there might be no writable directory. `Edge` limits the size of the body.
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
 _FIELD: Final = "file"

@@ -161,8 +161,8 @@ def _webp_parts(file: bytes) -> Iterator[_Part]:
 def thumbnail_of(file: bytes) -> Thumbnail:
     """Return the thumbnail of a picture that `check_file` has checked: a PNG if a pixel is transparent, or a JPEG.
 
-    It is upright unless its EXIF is too large or broken, and shows the first frame of an animation. It has no metadata:
-    no EXIF with its locations, no XMP, no comments and no ICC profile.
+    The thumbnail is upright unless the EXIF of the picture is too large or broken. It shows the first frame of an
+    animation. It has no metadata: no EXIF with its locations, no XMP, no comments and no ICC profile.
     """
     from PIL import Image
 
@@ -224,7 +224,7 @@ def _upright(image: "Image") -> "Image":
 
 
 def _encoded(image: "Image") -> Thumbnail:
-    image.info = {}  # the metadata
+    image.info = {}  # so that the metadata is not saved
     out = BytesIO()
     if image.mode == "RGBA" and image.getchannel("A").getextrema() != (_OPAQUE, _OPAQUE):
         image.save(out, "PNG", optimize=True)

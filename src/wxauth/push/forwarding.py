@@ -50,13 +50,13 @@ class PushRequest:
 
 @part
 class PushForwarding:
-    """The part that forwards messages to the operator's handlers. `transport` knows allowed addresses only."""
+    """The part that forwards messages to the operator's handlers. `transport` connects only to allowed addresses."""
 
     transport: httpx.AsyncBaseTransport
+    # Each app has its own limit, so that a slow handler does not delay the messages of other apps.
     _limits: defaultdict[str, asyncio.Semaphore] = field(
         init=False, default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(MAX_FORWARDED_AT_ONCE))
     )
-    """Each app has its own limit, so that a slow handler does not delay the messages of other apps."""
 
     async def forward(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
         """Forward a message to the handler of its app. `deadline` is a time of the event loop's clock."""

@@ -19,10 +19,10 @@ class PushMessage(SQLModel, table=True):
 
     __tablename__ = "push_messages"
 
+    # The SHA-256 of the app_id, and of the text that WeChat has signed or the withdrawal's fields.
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """The SHA-256 of the app_id, and of the text that WeChat has signed or the withdrawal's fields."""
+    # The SHA-256 of the first message with this signature. It is null for a handshake, and for a withdrawal.
     content: bytes | None = Field(sa_type=BYTEA)
-    """The SHA-256 of the first message with this signature; null for a handshake, and a withdrawal."""
     kept_until: datetime = Field(sa_type=TIME)
 
 

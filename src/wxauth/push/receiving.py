@@ -32,7 +32,7 @@ from wxauth.wechat.messages import (
 from wxauth_guard.errors import InvalidRequest
 
 KEPT_IN_MEMORY_SECONDS: Final = 3600.0  # while the database is unavailable
-# WeChat waits five seconds, and sends a message up to two times again, when it may be done.
+# The work goes on after this time, and may be done when WeChat sends the message again, which it does up to two times.
 STORAGE_TIMEOUT_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 4.0  # WeChat waits five seconds for a response
 MESSAGES: Final = Counter(
@@ -127,14 +127,14 @@ class PushedMessages:
     async def _read(self, read: Callable[[], Awaitable[PushRequest]], *, is_long: bool) -> PushRequest:
         if not is_long:
             return await read()
-        # A client that has seen a valid query can use it again for five minutes.
+        # The number is limited, because a client that has seen a valid query can use it again for five minutes.
         if self._long_messages.locked():
             raise PushNotForwarded(f"{LONG_MESSAGES_AT_ONCE} long messages are already being received")
         async with self._long_messages:
             return await read()
 
     async def _carry_out(self, app: App, message: WeChatMessage, counted: _Counted) -> bool:
-        """Return whether the message is a withdrawal that is done. Set the kind even if this raises."""
+        """Return whether the message is a withdrawal that is done. `counted.kind` is set even after an exception."""
         counted.kind = message.kind_if_ignored
         try:
             if not message.is_readable and app.push_forward is None:  # the app's own handler might understand the body

@@ -32,7 +32,6 @@ _BROWSERS: Final = (
     (re.compile(r"\A(?>.*?Version/(\d+)).*Safari/"), "Safari"),
 )
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
-# WeChat on a computer always sends the same old version, so no version is shown.
 WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
 
 
@@ -48,6 +47,7 @@ def describe_device(user_agent: str | None) -> str | None:
     system = _first_match(_SYSTEMS, text)
     wechat = _WECHAT.search(text)
     if wechat is not None:
+        # WeChat on a computer always sends the same old version, so no version is shown.
         program = "WeChat" if WECHAT_ON_A_COMPUTER.search(text) else f"WeChat {wechat[1]}"
     elif system == _DEVTOOLS:
         program = None

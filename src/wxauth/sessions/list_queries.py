@@ -73,22 +73,17 @@ class PastSession(OpenSession):
     )
 
 
+# The value of `opened_ip` for an unknown address, because null means that the address has not changed. For the same
+# reason, an empty `opened_user_agent` stands for an unknown User-Agent.
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
-"""The value of `opened_ip` for an unknown address, because null means that the address has not changed.
-
-For the same reason, an empty `opened_user_agent` stands for an unknown User-Agent.
-"""
 _OPENED_IP: Final = f"NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})"
 _OPENED_USER_AGENT: Final = "NULLIF(COALESCE(opened_user_agent, user_agent), '')"
+# The address and the User-Agent from which a session was opened. The columns of the table are null until a refresh with
+# another address or User-Agent, so that a login does not store each value twice.
 OPENED: Final = f"""
 {_OPENED_IP} AS opened_ip,
 {_OPENED_USER_AGENT} AS opened_user_agent"""
-"""The address and the User-Agent from which a session was opened.
-
-The columns are null until a refresh with another address or User-Agent, so that a login does not store each
-value twice.
-"""
-# The columns are null unless the session is for a resource. An unregistered client's client_id is the URL of its
+# These columns are null unless the session is for a resource. An unregistered client's client_id is the URL of its
 # metadata document.
 FOR_RESOURCE: Final = """
 CASE WHEN resource IS NOT NULL THEN jsonb_build_object(

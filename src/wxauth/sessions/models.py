@@ -21,14 +21,12 @@ class Session(SQLModel, table=True):
     openid: str = Field(sa_type=Text)
     # The encrypted key is from this login, or from a later code of the identity (`STORE_KEY`), until the session ends.
     session_key: bytes | None = Field(sa_type=BYTEA)
-    generation: int
+    generation: int  # of the newest refresh token
     rotated_at: datetime | None = Field(sa_type=TIME)
+    # The device's address at the login or the last refresh, and `user_agent` from the same request. A website's session
+    # has those of the browser at the login, because the website's server sends the refreshes. With
+    # `ADDRESSES_KEPT_DAYS`, housekeeping later truncates `ip` and `opened_ip` to their networks.
     ip: str | None = Field(sa_type=INET)
-    """The device's address at the login or the last refresh. `user_agent` is from the same request.
-
-    For a website's session, this is the browser's address at the login, because the website's server sends the
-    refreshes. With `ADDRESSES_KEPT_DAYS`, housekeeping later truncates `ip` and `opened_ip` to their networks.
-    """
     user_agent: str | None = Field(sa_type=Text)
     opened_ip: str | None = Field(sa_type=INET)  # null as long as `ip` is still this address: see `OPENED`
     opened_user_agent: str | None = Field(sa_type=Text)
