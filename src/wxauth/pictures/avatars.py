@@ -70,9 +70,6 @@ class Avatars:
         init=False, default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
     )
 
-    def __post_init__(self) -> None:
-        self._base_url = self.settings.issuer + AVATARS_PATH
-
     @contextmanager
     def place_for_upload(self, user_id: UUID, session_id: UUID) -> Iterator[None]:
         """Occupy a place of the user and of the session. Raises: RateLimited, if none is free."""
@@ -86,7 +83,7 @@ class Avatars:
         """
         thumbnail = await self._make_thumbnail(user, file)
         avatar = queries.Avatar(token_urlsafe(_ID_BYTES), thumbnail.content_type, thumbnail.content)
-        url = self._base_url + _file_name(avatar)
+        url = f"{self.settings.issuer}{AVATARS_PATH}{_file_name(avatar)}"
         now = self.clock()
         app_id = user.app_id
         identity = {"user_id": user.id, "app_id": app_id, "openid": user.openid}

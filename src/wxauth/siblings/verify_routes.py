@@ -36,7 +36,7 @@ _MAX_PARAMETERS: Final = 32  # roles, and at most one other parameter
 
 
 def as_plain_get(scope: Scope) -> Scope:
-    """Turn each request to `/v1/verify`, or to a path below it, into a GET without a body, an appended path or query.
+    """Turn each request to `/v1/verify`, or to a path below it, into a GET without a body, and drop what was appended.
 
     Envoy, Istio and Higress use the method of the client's request, and append its path and query. The client chooses
     all three, so they must be gone before any other code reads them.

@@ -57,7 +57,7 @@ class Links:
     codes: AuthorizationCodes
     mini_program_urls: MiniProgramUrls
 
-    async def after_press(self, page_id: str, browser: Browser) -> Onward:
+    async def open_mini_program(self, page_id: str, browser: Browser) -> Onward:
         """End the page's previous link, store a new link, and return the redirect that opens the mini-program with it.
 
         Raises: NotFound, if the page has ended, or its site has no link now; PressesUsedUp; RateLimited.

@@ -127,7 +127,7 @@ class Visits:
     hook: SignUpHook
     codes: AuthorizationCodes
 
-    async def after_press(self, page_id: str, browser: Browser) -> Onward:
+    async def begin(self, page_id: str, browser: Browser) -> Onward:
         """Begin a visit after the user has pressed the page's button, and return the redirect to WeChat's page.
 
         Raises: NotFound, if the page has ended, or the site has no app for this visit; PressesUsedUp; RateLimited;
@@ -159,6 +159,7 @@ class Visits:
         async with self.database.begin() as transaction:
             locked = await lock_open_page(transaction, page, now=now)
             locked.presses = next_press(locked.presses)
+            # The page stays open as long as the visit, so that the user can try again.
             locked.expires_at = max(locked.expires_at, now + VISIT_LASTS)
             locked.kept_until = max(locked.kept_until, locked.expires_at)
             await queries.save(transaction, locked)

@@ -239,7 +239,7 @@ async def use_another_account(pages: PagesDep, single_sign_on: SingleSignOnDep, 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/wechat")
 async def go_to_wechat(pages: PagesDep, visits: VisitsDep, request_id: str) -> Response:
     """Redirect the page's browser to WeChat's page, each time with a new `state`."""
-    return await pages.answer(visits.after_press(request_id, pages.browser))
+    return await pages.answer(visits.begin(request_id, pages.browser))
 
 
 @router.hidden(CALLBACK_PATH)
@@ -281,7 +281,7 @@ async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/link", method="POST")
 async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
     """End the page's previous link, and redirect the page's browser to a new link that opens WeChat."""
-    return await pages.answer(links.after_press(request_id, pages.browser))
+    return await pages.answer(links.open_mini_program(request_id, pages.browser))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/number", method="POST")
