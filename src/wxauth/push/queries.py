@@ -26,7 +26,8 @@ class PushMessage(SQLModel, table=True):
     kept_until: datetime = Field(sa_type=TIME)
 
 
-# WeChat repeats a withdrawal within seconds, but one that is not recognized would erase what was entered since.
+# WeChat repeats a withdrawal within seconds, but a repetition that is not recognized would erase what the user has
+# entered since.
 WITHDRAWALS_KEPT: Final = timedelta(days=30)
 # A signature is valid for less time, and a withdrawal waits in memory for less (`KEPT_IN_MEMORY_SECONDS`).
 SIGNATURES_KEPT: Final = timedelta(hours=2)

@@ -38,6 +38,7 @@ class RefreshRefusal(StrEnum):
 @dataclass(frozen=True, slots=True)
 class RefreshRefused:
     why: str  # a `RefreshRefusal`, as the text that `_WHY_NOT` returns
+    # These values are None if the session is unknown. If the token was reused, only `user_id` is set.
     user_id: UUID | None = None
     banned_until: datetime | None = None
     app_id: str | None = None

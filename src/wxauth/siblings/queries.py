@@ -1,4 +1,4 @@
-"""The statements that look up users for other services, and find the session_keys that sign data."""
+"""The statements that look up users for other services (siblings), and find the session_keys that sign data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

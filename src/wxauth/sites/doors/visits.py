@@ -124,7 +124,7 @@ class Visits:
     background: Background
     login_counts: LoginCounts
     wechat: WeChat
-    hook: SignUpHook
+    hook: SignUpHook  # for `log_in_identity`
     codes: AuthorizationCodes
 
     async def begin(self, page_id: str, browser: Browser) -> Onward:
