@@ -1,6 +1,5 @@
 """The filters and the statements for the history that staff can list: events, logins, and the users in them."""
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final, LiteralString
@@ -175,7 +174,7 @@ _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
         AND (events.actor, events.type, events.id) < (name, kind, :before) AND (actor = user_id::text) IS NOT TRUE
       ORDER BY events.actor DESC, events.type DESC, events.id DESC LIMIT :limit) AS found)
  UNION ALL
--- on the actor's own account, which this index leaves out
+-- the events about the actor's own account, which this index leaves out
 ({_events_of_user_fragment(":actor_id")} AND events.actor = ANY (:actors) AND events.type = ANY (:types)
  {_ORDER_OF_USER})
  ORDER BY id DESC LIMIT :limit
@@ -196,7 +195,7 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
         statement = _LOGINS_OF_USER
         is_indexed = True
         filters["user_id"] = query.user_id
-    logins_between = partial(_logins_between, database, statement, filters)
+    logins_between = partial(database.rows, statement, **filters)
     if is_indexed:
         return Page.of(await logins_between(before=before, lowest=lowest, limit=query.limit + 1), query.limit)
     return await search_in_windows(
@@ -209,18 +208,6 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
         windows=WINDOWS,
         seconds=SEARCH_SECONDS,
     )
-
-
-async def _logins_between(
-    database: Database,
-    statement: Statement[ListedLogin],
-    filters: Mapping[str, object],
-    *,
-    before: UUID,
-    lowest: UUID,
-    limit: int,
-) -> Sequence[ListedLogin]:
-    return await database.rows(statement, **filters, before=before, lowest=lowest, limit=limit)
 
 
 async def find_events(database: Database, query: EventsQuery) -> Page[EventFields]:

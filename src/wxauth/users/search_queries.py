@@ -1,7 +1,7 @@
 """The search for users by text (a complete value, or a part of a nickname) and by filters."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from functools import cache, partial
@@ -141,19 +141,19 @@ async def find_users(
     if filters is None:
         return Page((), None)
     only_admins = query.role == ADMIN
-    users_between = partial(_users_between, database, filters, only_admins=only_admins)
+    users_between = partial(database.rows, _search_statement(frozenset(filters), only_admins=only_admins), **filters)
     before = query.cursor or LAST_ID
     if "user_ids" in filters or only_admins:  # an index finds these users
         return Page.of(await users_between(before=before, lowest=FIRST_ID, limit=query.limit + 1), query.limit)
     # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
     # remaining users. The search with the index has no other filters.
     is_indexed = filters.keys() == {"part"} and len(filters["part"]) >= MIN_INDEXED_LENGTH
-    users_with_rare_part = partial(_users_between, database, {"rare_part": query.q}, only_admins=False)
+    rare_part_statement = _search_statement(frozenset({"rare_part"}), only_admins=False)
     return await search_in_windows(
         database,
         _LOWEST_IN_WINDOW,
         users_between,
-        search_remaining=users_with_rare_part if is_indexed else None,
+        search_remaining=partial(database.rows, rare_part_statement, rare_part=query.q) if is_indexed else None,
         before=before,
         limit=query.limit,
         windows=WINDOWS,
@@ -174,13 +174,6 @@ async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> 
     if term_kind_of(query.q, region=region) is TermKind.TEXT:
         return {**filters, "part": query.q}
     return None
-
-
-async def _users_between(
-    database: Database, filters: Mapping[str, Any], *, before: UUID, lowest: UUID, limit: int, only_admins: bool
-) -> Sequence[ListedUser]:
-    statement = _search_statement(frozenset(filters), only_admins=only_admins)
-    return await database.rows(statement, **filters, before=before, lowest=lowest, limit=limit)
 
 
 @cache
