@@ -1,8 +1,9 @@
 """The audit trail of the data that staff have read, which a process stores about once a second.
 
-No response waits for this storage, and a process that is killed, or ends without a database, loses the reads since its
-last write. Until the next write, each member of staff can make a hundred searches and a hundred reads in a process.
-Further searches are only counted, but further reads are refused, because the audit trail must contain each read.
+Of all responses, only the list of events waits for this storage. A process that is killed, or ends without a database,
+loses the reads since its last write. Until the next write, each member of staff can make a hundred searches and a
+hundred reads in a process. Further searches are only counted, but further reads are refused, because the audit trail
+must contain each read.
 """
 
 from collections import Counter
@@ -14,10 +15,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.core.background import WriteBuffer
-from wxauth.core.clock import new_id
 from wxauth.core.services import part
 from wxauth.core.statements import Nothing, Statement
-from wxauth.core.trail import Actor, EventType
+from wxauth.core.trail import Actor, EventType, event
 from wxauth.errors import RateLimited
 from wxauth.users.search_queries import TermKind
 
@@ -111,7 +111,7 @@ class StaffReads(WriteBuffer):
             await self.database.run(_STORE, events=events)
         # Only the stored events are removed, because other events may have been added during the write.
         del self._waiting[: len(events)]
-        self._places_taken = Counter((event["type"], event["actor"]) for event in self._waiting)
+        self._places_taken = Counter((each["type"], each["actor"]) for each in self._waiting)
         now = self.clock()
         self._list_read_at = {key: at for key, at in self._list_read_at.items() if at + SAME_LIST > now}
 
@@ -124,13 +124,4 @@ class StaffReads(WriteBuffer):
         if not self.is_on:
             return
         self._places_taken[kind, by.name] += 1
-        event = {
-            "id": new_id(now),
-            "type": kind,
-            "at": now,
-            "actor": by.name,
-            "user_id": user_id,
-            "ip": by.ip,
-            "data": data,
-        }
-        self._waiting.append(event)
+        self._waiting.append(event(kind, by=by, at=now, user_id=user_id, data=data))
