@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -24,7 +24,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connection import Connection
 
 HEAD_START_SECONDS: Final = 0.25  # before the next address is tried in parallel (RFC 8305, section 5)
-ADDRESSES_REUSED_SECONDS: Final = 10.0  # after the resolution of a name
+ADDRESSES_REUSED_SECONDS: Final = 10.0  # since the lookup of a name began
 
 _MAX_REFUSAL: Final = 64 * 1024  # bytes of a proxy's response to a CONNECT request
 _UNKNOWN_AUTHORITY_CODES: Final = range(18, 22)  # OpenSSL: self-signed, or an untrusted authority
@@ -60,6 +60,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
+    scheme: ClassVar = "http"  # wxauth reaches the proxy without TLS
     host: str
     port: int
     authorization: bytes = field(repr=False)  # a header field

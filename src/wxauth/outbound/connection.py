@@ -14,7 +14,7 @@ import httpx
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 MAX_OVERHEAD: Final = 64 * 1024  # bytes of head, 1xx responses, sizes of chunks and trailers
-# After this idle time, wxauth asks the kernel whether the peer has closed the connection, which takes some µs.
+# Asking the kernel whether the peer has closed the connection takes some µs, so wxauth asks only after this idle time.
 _SURELY_OPEN_SECONDS: Final = 1.0
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
 _STORED_FIELDS: Final = {

@@ -1,7 +1,4 @@
-"""The transport for requests to URLs that operators or clients have chosen, for example of webhooks.
-
-It connects only to addresses that it has checked.
-"""
+"""The transport for requests to URLs that operators or clients have chosen, for example of webhooks."""
 
 import ssl
 import sys
@@ -66,8 +63,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         await self._http.aclose()
 
     async def _allowed_addresses(self, peer: Origin | Proxy) -> Sequence[AddressInfo]:
-        # `peer` is always an origin, because this transport has no proxy.
-        scheme: Scheme = "https" if isinstance(peer, Origin) and peer.scheme == "https" else "http"
+        scheme: Scheme = "https" if peer.scheme == "https" else "http"
         try:
             addresses = await self._resolve(peer.host)
         except TimeoutError:
