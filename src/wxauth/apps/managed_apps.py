@@ -127,13 +127,10 @@ class ManagedApps:
     async def read(self, app_id: str) -> KnownApp:
         """Read an app anew. Raises: NotFound; StorageUnavailable, including if it cannot be used."""
         await self.apps.refresh()
-        for known in self.apps.all():
-            if known.app.app_id == app_id:
-                return known
-        reason = self.apps.why_unusable(app_id)
-        if reason is not None:
-            raise errors.StorageUnavailable(reason)
-        raise errors.NotFound(NO_SUCH_APP.detail)
+        try:
+            return self.apps.entry(app_id)
+        except errors.UnknownApp:
+            raise errors.NotFound(NO_SUCH_APP.detail) from None
 
     def _refuse_app_in_settings(self, app_id: str) -> None:
         if any(app.app_id == app_id for app in self.settings.apps):
