@@ -26,7 +26,7 @@ from wxauth.settings.settings import Settings
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.wechat_tokens import FAILURE_PAUSE, LONGEST_LIFE_SECONDS, NEVER, CachedSecret
 
-_LOOK_AGAIN_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1  # between two reads of the ticket that another process fetches
 _NONCE_BYTES: Final = 12  # 16 characters in base64url
 
 log = get_logger()
@@ -57,7 +57,9 @@ class JsTickets:
         now = self.clock()
         cached = self._cached[app.app_id]
         if cached.drop_future_times(now):
-            cached.ends_at = NEVER  # unlike a refused token, only the page would notice a refused ticket
+            # The ticket might have ended, and wxauth would not notice: WeChat refuses a token in a response to wxauth,
+            # but a ticket in a response to the page.
+            cached.ends_at = NEVER
         if not cached.is_good(now):
             # Another process might have stored a valid ticket, so that this call does not have to wait for `_renew`.
             self._use_stored(cached, app.app_id, await self.database.row(FIND_TICKET, app_id=app.app_id), now)
@@ -94,15 +96,13 @@ class JsTickets:
             is_leased = await self.database.value(LEASE_TICKET, **values) is not None
             if is_leased:
                 await self._fetch(app, cached, now)
-            # Without a lease, another process is fetching the next ticket, has stored it, or has failed to. Until it is
-            # there, a usable ticket is enough.
-            if is_leased or is_usable:
+            if is_leased or is_usable:  # without a lease, a usable ticket is enough while another process renews it
                 return
             if loop.time() > deadline:
                 timeout = WeChatTimeout("no other process fetched the ticket in time")
                 cached.fail(timeout, now=now, pause=FAILURE_PAUSE)
                 raise timeout
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _use_stored(self, cached: CachedSecret, app_id: str, stored: SealedTicket | None, now: datetime) -> bool:
         latest = now + timedelta(seconds=LONGEST_LIFE_SECONDS)  # a later end is of a replica with a wrong clock

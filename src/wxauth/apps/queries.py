@@ -54,7 +54,7 @@ IS_NAME_OF_SITE: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHE
 
 
 class SealedTicket(SQLModel):
-    """The ticket of an app. A new secret key drops it, because it expires after two hours anyway."""
+    """The ticket of an app. It expires after two hours, so it is not encrypted again with a new secret key."""
 
     app_id: str = Field(sa_type=Text, primary_key=True)
     ticket: bytes | None = Field(sa_type=BYTEA, repr=False)  # encrypted; null until the first one is fetched
@@ -81,7 +81,7 @@ INSERT INTO js_tickets AS t (app_id, ends_at, renews_at, leased_until) VALUES (:
 ON CONFLICT (app_id) DO UPDATE SET leased_until = :until
  -- a lease that ends later, but for small differences between the clocks, is of a replica with a wrong clock
  WHERE NOT (t.leased_until > :now AND t.leased_until < :until::timestamptz + interval '10 seconds')
-   -- the stored ticket, if it has ended or cannot be decrypted; null: no ticket is stored
+   -- :unusable is the stored ticket if it cannot be used; null matches a row without a ticket
    AND (t.renews_at <= :now OR t.ticket IS NOT DISTINCT FROM :unusable)
 RETURNING app_id
 """)

@@ -126,11 +126,11 @@ class Apps:
         return app
 
     def find(self, app_id: str) -> App:
-        """Return the app with this id, even if it is disabled: its sessions continue. Raises: as `for_login`."""
+        """Return the app with this id, even if it is disabled: its sessions continue. Raises: as `entry`."""
         return self.entry(app_id).app
 
     def entry(self, app_id: str) -> KnownApp:
-        """Return the app with its source and state. Raises: as `for_login`."""
+        """Return the app with its source and state. Raises: UnknownApp; StorageUnavailable, as `for_login`."""
         known = self._by_id.get(app_id)
         if known is None:
             raise self._unknown_app(app_id)
@@ -219,7 +219,7 @@ class Apps:
             self._enabled[None] = self.default.app
 
     def _unseal_all(self, stored: Sequence[SealedApp]) -> dict[str, KnownApp]:
-        """Return the stored apps that can be used. Note and, when they change, log the others."""
+        """Return the stored apps that can be used. Note the others and, when they change, log them."""
         opened: dict[str, KnownApp] = {}
         unopened: list[str] = []
         invalid: dict[str, Sequence[str]] = {}
