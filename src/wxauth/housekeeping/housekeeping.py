@@ -33,9 +33,9 @@ from wxauth.users.status_queries import lift_bans
 
 PAGE_SIZE: Final = 1000
 PAGE_PAUSE_SECONDS: Final = 0.1
-ROWS_PER_SECOND: Final = 3000  # what a sweep with pauses writes at most, on average
-# The pause after a page is at least this many times as long as the page took, which is longer on a busy database. A
-# sweep therefore takes at most a sixth of a connection's time.
+ROWS_PER_SECOND: Final = 3000  # what a chore that pauses for `rest_after` writes at most, on average
+# Such a chore rests at least this many times as long as a page took, and therefore takes at most a sixth of a
+# connection's time. A page takes longer on a busy database.
 REST_RATIO: Final = 5
 SWEEP_EVERY: Final = timedelta(days=1)
 # If the clocks differ by more, one of them is wrong, and neither a deletion by age nor an erasure can be undone.
@@ -67,16 +67,16 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The size of a page, and the pause after it, in seconds, during which other work can use the database."""
+    """The size of a page, and the pause after it, during which other work can use the database."""
 
     page_size: int = PAGE_SIZE
-    pause: float = PAGE_PAUSE_SECONDS
+    pause_seconds: float = PAGE_PAUSE_SECONDS
 
     def rest_after(self, page_seconds: float, rows: int) -> float:
-        if self.pause == 0:
+        if self.pause_seconds == 0:
             return 0.0
         # A tenth of the usual pause is enough for a page that was only read.
-        return max(self.pause / 10, REST_RATIO * page_seconds, rows / ROWS_PER_SECOND - page_seconds)
+        return max(self.pause_seconds / 10, REST_RATIO * page_seconds, rows / ROWS_PER_SECOND - page_seconds)
 
 
 USUAL_PACE: Final = Pace()
@@ -198,7 +198,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
-    """Run `sweep` without pauses, with the daily sweeps that are not due, and wait for other workers' erasures."""
+    """Run `sweep` without pauses, even the daily sweeps that are not due, and wait for other workers' erasures."""
     for name in sweep_names(services.settings):
         await queries.restart_sweep(services.database, name, now=services.clock())
     await erase_waiting_rows(services.database)
@@ -212,13 +212,13 @@ async def erase_remains(services: Services, pace: Pace) -> None:
     while page := await erase_next_page(services.database, size=pace.page_size):
         if page.is_last:
             log.info("erasure_completed", user_id=page.user_id)
-        await asyncio.sleep(pace.pause)
+        await asyncio.sleep(pace.pause_seconds)
 
 
 async def end_removed_clients(services: Services, pace: Pace) -> None:
     """End the sessions of removed clients, and delete the clients' other rows, one page of each client in turn.
 
-    A client whose page changes no row, for example because the users are locked, waits for the next run.
+    Continue until all of them are deleted, or a round changes no row, for example because the users are locked.
     """
     has_more = True
     while has_more:
@@ -230,7 +230,7 @@ async def end_removed_clients(services: Services, pace: Pace) -> None:
                 log.info("client_sessions_ended", client_id=page.name)
             elif page.rows > 0:
                 has_more = True
-            await asyncio.sleep(pace.pause)
+            await asyncio.sleep(pace.pause_seconds)
 
 
 async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
@@ -259,7 +259,7 @@ async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
 
 
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
-    """Bind phone numbers that requests have left unbound, and delete expired rows of many kinds."""
+    """Bind phone numbers that requests have left unbound, merge old counts, and delete expired rows of many kinds."""
     now, database = services.clock(), services.database
     await services[Phones].bind_pending(size=pace.page_size)  # for example of a process that has crashed
     if not clocks_agree(services):
@@ -295,8 +295,8 @@ async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
 
 
 async def lift_ended_bans(services: Services, pace: Pace) -> None:
-    # Unlike a deletion, this does not wait until the clocks agree, because staff can ban the users again.
-    pace_of_bans = Pace(min(pace.page_size, BANS_PER_TRANSACTION), pace.pause)
+    # Unlike a deletion, the end of a ban can be undone, so this chore does not wait until the clocks agree.
+    pace_of_bans = Pace(min(pace.page_size, BANS_PER_TRANSACTION), pace.pause_seconds)
     await _page_by_page(pace_of_bans, partial(lift_bans, services.database, now=services.clock()))
 
 
@@ -305,13 +305,13 @@ async def erase_due_users(services: Services, pace: Pace) -> None:
     if not clocks_agree(services):
         return
     while await erase_next_due(services.database, now=services.clock()):  # noqa: ASYNC110 - this waits for no event
-        await asyncio.sleep(pace.pause)
+        await asyncio.sleep(pace.pause_seconds)
 
 
 async def _page_by_page(pace: Pace, *steps: Callable[..., Awaitable[int]]) -> None:
     for step in steps:
         while await step(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110 - this waits for no event
-            await asyncio.sleep(pace.pause)
+            await asyncio.sleep(pace.pause_seconds)
 
 
 _CHORES: Final = (
