@@ -108,13 +108,13 @@ class MergePair:
 async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSource, by: Actor, now: datetime) -> Merged:
     """Merge two locked users. The callers have checked that they may be merged, and call `report` after the commit."""
     after = status_and_roles_of_both(pair, source, now=now) if source.joins_accounts else pair.remaining
-    # A website must see the same user id as long as a session lasts, so the removed user's sessions there end. So do
+    # A website must see the same user id as long as a session lasts, so the former user's sessions there end. So do
     # logins that were approved by identities that now gain staff roles (see `end_logins_in_browsers`).
     gained_staff_roles = STAFF_ROLES.intersection(after.roles).difference(pair.former.roles)
     await end_logins_in_browsers(
         transaction, pair.former_id, becomes_staff=bool(gained_staff_roles), reason=EndReason.MERGED, by=by, now=now
     )
-    # These rows must be read before `merge_users`, which changes the remaining user and deletes the removed user.
+    # These rows must be read before `merge_users`, which changes the remaining user and deletes the former user.
     remaining_user = await queries.read_user(transaction, pair.remaining_id)
     former_user = await queries.read_user(transaction, pair.former_id)
     former_attributes = await read_attributes(transaction, pair.former_id)
@@ -161,7 +161,7 @@ async def link_unionid(
     Do nothing if they are one user, if one of them does not exist, or if they were split. With `cancels_erasure`, the
     person who logs in wants to keep the account, so erasures that were requested are cancelled unless a user is banned.
 
-    Raises: AccountLeaving, if a user has asked to be erased; AccountDisabled, if one of the two is banned, too.
+    Raises: AccountLeaving, if an erasure was requested and is not cancelled; AccountDisabled, if a user is banned, too.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     people = await database.one(unionid_queries.PEOPLE, **identity)
@@ -327,7 +327,7 @@ def status_and_roles_of_both(pair: MergePair, source: MergeSource, *, now: datet
     remaining, former = pair.remaining, pair.former
     bans = [ban for ban in (remaining.ban, former.ban) if ban is not None]
     if pair.has_the_last_administrators:
-        bans = []
+        bans = []  # otherwise, no administrator would be left who is not banned
     # `admin` comes first, so that MAX_ROLES never drops it.
     roles = sorted({*remaining.roles, *former.roles}, key=lambda role: (role != ADMIN, role))[:MAX_ROLES]
     if bans and not source.keeps_banned_staff:

@@ -73,7 +73,7 @@ _USER: Final = Statement[UserInMerge](f"SELECT {', '.join(columns_of(UserInMerge
 _MOVE_IDENTITIES: Final = Statement[str]("""
 UPDATE identities
    SET user_id = :remaining_id,
-       -- the proofs are kept if the remaining user has the same number, or gets it from the removed user
+       -- the proofs are kept if the remaining user has the same number, or gets it from the former user
        phone_proved_at = CASE WHEN COALESCE(remaining.phone, former.phone) = former.phone THEN phone_proved_at END
   FROM users former, users remaining
  WHERE user_id = :former_id AND former.id = :former_id AND remaining.id = :remaining_id
@@ -86,7 +86,7 @@ _MOVE_FORMER_IDS: Final = Statement[Nothing](
 _MOVE_FORMER_EXTERNAL_IDS: Final = Statement[Nothing](
     "UPDATE former_external_ids SET user_id = :remaining_id WHERE user_id = :former_id"
 )
-# If both users have an external id, the removed user's external id becomes a former external id of the remaining user.
+# If both users have an external id, the former user's becomes a former external id of the remaining user.
 _REMEMBER_EXTERNAL_ID: Final = Statement[Nothing]("""
 INSERT INTO former_external_ids (external_id, user_id)
 SELECT former.external_id, remaining.id
@@ -104,7 +104,7 @@ _REMEMBER_ID: Final = Statement[Nothing](
     "INSERT INTO former_users (id, user_id, merged_at) VALUES (:former_id, :remaining_id, :now)"
 )
 # One statement, because an update before the deletion would store unique values twice, and a deletion before the update
-# would lose the values. Consents and events keep the removed user's id, through which they are found.
+# would lose the values. Consents and events keep the former user's id, through which they are found.
 _MERGE: Final = Statement[Nothing](f"""
 WITH former AS (
     DELETE FROM users WHERE id = :former_id
@@ -112,11 +112,11 @@ WITH former AS (
 )
 UPDATE users
    SET {", ".join(f"{name} = COALESCE(users.{name}, former.{name})" for name in ("unionid", *MERGEABLE_FIELDS))},
-       -- by phone number, the removed user might be another person, to whom the carrier has given the number
        phone_verified_at = CASE WHEN users.phone IS NULL THEN former.phone_verified_at
-                              WHEN users.phone = former.phone AND :joins_verifications
-                              THEN GREATEST(users.phone_verified_at, former.phone_verified_at)
-                              ELSE users.phone_verified_at END,
+                                -- not in a merge by number: the carrier might have given it to another person
+                                WHEN users.phone = former.phone AND :joins_verifications
+                                THEN GREATEST(users.phone_verified_at, former.phone_verified_at)
+                                ELSE users.phone_verified_at END,
        consents = {PRESENT_CONSENTS},
        created_at = LEAST(users.created_at, former.created_at),
        last_login_at = GREATEST(users.last_login_at, former.last_login_at),
@@ -146,7 +146,7 @@ async def merge_users(
     await transaction.run(_REMEMBER_EXTERNAL_ID, **ids)
     await transaction.run(_MOVE_PICTURE, **ids)
     await transaction.run(_REMEMBER_ID, **ids, now=now)
-    # `_MERGE` runs last, because it deletes the row of the removed user. It finds this user's consents through the row
+    # `_MERGE` runs last, because it deletes the row of the former user. It finds this user's consents through the row
     # that `_REMEMBER_ID` has added.
     await transaction.run(_MERGE, **ids, joins_verifications=joins_verifications)
     return app_ids

@@ -34,11 +34,11 @@ async def split(
     by: Actor,
     now: datetime,
 ) -> SplitUsers:
-    """Move an identity, the user's other identities with the same unionid, and this unionid to a new user.
+    """Move an identity, the user's others with the same unionid, this unionid and the external id to a new user.
 
-    All other data stays, except a number that only the moved identities have verified, and the unionids that no
-    remaining identity has. The sessions of the moved identities end. wxauth never merges the two users automatically
-    again.
+    All other data stays, but a number that only the moved identities have verified is removed and, unless the user is
+    banned, so are the unionids that no remaining identity has. The sessions of the moved identities end. wxauth never
+    merges the two users automatically again.
 
     Raises: NotFound; SplitRefused, if the user has requested erasure, has no such identity or external id, or would
     keep no identity; InsufficientRole, if the actor must not act on staff.

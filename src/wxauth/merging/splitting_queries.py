@@ -168,9 +168,9 @@ async def erase_wechat_account(
 ) -> bool:
     """Erase an identity of a locked user, the others with its unionid, and the name, picture and number.
 
-    The name, picture and number might come from it. The cleared fields are recorded, so that services that follow the
-    events delete their copies. Return False, and change nothing, if the identity is not the user's, or is all that the
-    user has.
+    The name, picture and number might come from these identities. The cleared fields are recorded, so that services
+    that follow the events delete their copies. Return False, and change nothing, if the identity is not the user's, or
+    if the user would keep no identity.
     """
     separation = await Separation.of(transaction, user_id, app_id=app_id, openid=openid)
     if separation is None or not separation.staying:
@@ -191,7 +191,7 @@ async def erase_identity(
 ) -> bool:
     """Erase one identity of a locked user, with its sessions, and its unionid if no other identity has it.
 
-    Return False, and change nothing, if the identity is not the user's, or is all that the user has.
+    Return False, and change nothing, if the identity is not the user's, or is the user's only one.
     """
     separation = await Separation.of(transaction, user_id, app_id=app_id, openid=openid, only_named=True)
     if separation is None or not separation.staying:
