@@ -222,8 +222,9 @@ async def locked_remaining(
 ) -> AsyncIterator[tuple[Transaction, UUID, StatusAndRoles]]:
     """Lock the user with this present or former id. Yield the transaction, the present id, and the status and roles.
 
-    Raises: NotFound; LastAdmin, if `could_remove_administrator`; InsufficientRole, if the actor must not act on staff;
-    TooManyChanges, if other transactions have changed the user first at each attempt.
+    Raises: NotFound; LastAdmin, if `could_remove_administrator` is set, and the user is the only administrator;
+    InsufficientRole, if the actor must not act on staff; TooManyChanges, if other transactions have changed the user
+    first at each attempt.
     """
     lock = partial(_lock_remaining, user_id=user_id, by=by, could_remove_administrator=could_remove_administrator)
     locked = begin_locked(database, lock, attempts=ATTEMPTS_OF_OPERATORS)

@@ -72,7 +72,7 @@ async def patch_attributes(
 async def add_missing_attributes(
     transaction: Transaction, user_id: UUID, attributes_of_other: Attributes, *, by: Actor, now: datetime
 ) -> None:
-    """Give a locked user what they lack of another's, unless this exceeds a limit: a merge must not fail."""
+    """Add what a locked user lacks. If the result exceeds a limit, add nothing, because a merge must not fail."""
     before = await read_attributes(transaction, user_id)
     try:
         after = patched({**attributes_of_other, **before}, {})  # the empty patch only checks the limits

@@ -135,7 +135,8 @@ async def caller_ending_sessions_of(
 ) -> AsyncIterator[Caller]:
     """Wait in the queues of requests that end sessions, and yield the caller."""
     await request.body()
-    # A stolen token cannot keep the queue of requests that end their own session full, because each ends the token's.
+    # Requests that end their own session have a queue that a stolen token cannot keep full, because the first of them
+    # ends the token's session.
     ends_own_session = request.path_params.get("session_id") == str(principal.session_id)
     async with concurrency.of_session((principal.session_id, ends_own_session), principal.id, ends_sessions=True):
         yield await read_caller(database, principal, now=clock())
@@ -154,7 +155,7 @@ async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: Cl
 
 
 async def device_of(connection: HTTPConnection) -> Device:
-    """Return the device, with the address that `BehindProxies` has found, None for a Unix socket."""
+    """Return the device, with the address that `BehindProxies` has found. The address of a Unix socket is None."""
     client = connection.scope.get("client")
     ip = None if client is None else _plain_ip(client[0])
     user_agent = None
@@ -179,7 +180,7 @@ def _plain_ip(host: str) -> str | None:
 async def staff_of(
     connection: HTTPConnection, principal: VerifiedDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep
 ) -> Actor:
-    """Return the staff member who sends the request. Support has `must_spare_staff`."""
+    """Return the staff member who sends the request. Without the role `admin`, they have `must_spare_staff`."""
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
         raise InsufficientScope("administration doesn't accept a website's token")
     caller = await read_caller(database, principal, now=clock())

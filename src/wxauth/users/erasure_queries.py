@@ -53,13 +53,13 @@ SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] I
 ARE_WAITING: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids))"
 )
-# What other services receive is not personal, and stays. `id > :after` here and below leaves out the last event of the
-# previous page, which `pair_range` includes.
 _ERASE_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
+    -- id > :after leaves out the last event of the previous page, which `pair_range` includes
     SELECT id FROM events WHERE {pair_range("events.user_id", ":user_id", after=":after")} AND id > :after
      ORDER BY user_id, id LIMIT :size
 ), erased AS (
+    -- what other services receive is not personal, and stays
     UPDATE events SET ip = NULL, data = {ERASED_DATA}
       FROM page
      WHERE events.id = page.id AND (ip IS NOT NULL OR data <> {ERASED_DATA}) AND {REPORTS_ERASURE} IS NOT TRUE
@@ -69,6 +69,7 @@ SELECT id FROM page ORDER BY id
 
 _ERASE_ACTED: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
+    -- id > :after as above
     SELECT id FROM events
      WHERE {pair_range("events.actor", ":user_id::uuid::text", after=":after")} AND id > :after AND ip IS NOT NULL
      ORDER BY actor, id LIMIT :size

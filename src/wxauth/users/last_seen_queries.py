@@ -1,4 +1,4 @@
-"""The last refreshes of users, which a process collects, so that no refresh writes to the user's row."""
+"""The last refreshes of users, which a process collects in memory, so that no refresh writes to the user's row."""
 
 from dataclasses import field
 from datetime import UTC, datetime
@@ -29,14 +29,14 @@ UPDATE users SET last_refresh_at = noted.at
 
 @part
 class LastSeen(WriteBuffer):
-    """The users who have refreshed or redeemed on a day on which they had not been seen before, in one process."""
+    """The users who have refreshed tokens or redeemed a code in this process, and had not been seen that day."""
 
     failure_event = "last_seen_not_stored"
     store_pause = STORE_PAUSE_SECONDS
     _waiting: dict[UUID, datetime] = field(init=False, default_factory=dict)
 
     def note(self, user: UserFields, *, at: datetime) -> None:
-        """Note a refresh or a redemption. Days are in UTC. Beyond `MAX_WAITING` users, do nothing."""
+        """Note the first refresh or redemption on a day in UTC. Beyond `MAX_WAITING` users, do nothing."""
         seen_at = user.last_seen_at
         is_due = seen_at is None or seen_at < at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         if is_due and len(self._waiting) < MAX_WAITING:

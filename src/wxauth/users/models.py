@@ -20,8 +20,8 @@ class User(UserFields, table=True):
     identity_lost_at: datetime | None = Field(sa_type=TIME)
     """When the user last lost an identity, or might have lost one in an import.
 
-    A login that has waited for a lock might still see the identity as it was before. A login at least an hour later
-    sets the column to null.
+    While this is set, `RETURNING_LOGIN` serves no login, because it might wait for a lock and still see the identity as
+    it was before. A login at least an hour later sets the column to null.
     """
 
 

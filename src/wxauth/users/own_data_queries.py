@@ -47,7 +47,7 @@ SELECT id, type, at, app_id,
             WHEN type = 'user.merged' AND data ->> 'former_id' <> ALL (:user_ids::uuid[]::text[])
             THEN data - 'former_id'
             ELSE data END AS data,
-       -- data of this other user, unlike the names of clients, `system`, `operator` and `wechat`
+       -- the id of another user is their data, unlike the names of clients, `system`, `operator` and `wechat`
        CASE WHEN is_by_another_user THEN 'administrator' ELSE actor END AS actor,
        CASE WHEN NOT is_by_another_user THEN abbrev(ip) END AS ip
   FROM (SELECT *, actor ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' AND actor <> ALL (:user_ids::uuid[]::text[])

@@ -324,7 +324,7 @@ def users_answer(page: Page[ListedUser]) -> UsersAnswer:
 
 
 def is_uploaded_picture(url: str | None, issuer: str) -> TypeGuard[str]:
-    """Return whether this URL is of an uploaded picture. Otherwise, only an import can set one."""
+    """Return whether this URL is of an uploaded picture. Only an upload or an import can set such a URL."""
     return url is not None and url.startswith(issuer + AVATARS_PATH)
 
 

@@ -1,8 +1,8 @@
-"""The statements that change the status (active or banned) and the roles of users.
+"""The rules and the statements for changes of the status (active or banned) and the roles of users.
 
-All changes of stored users pass through `change_status_and_roles`. A transaction that could remove an administrator
-locks all administrators. With `could_remove_administrator`, `lock_user` refuses to remove the last one. Merges and
-imports check this themselves.
+All such changes of stored users pass through `change_status_and_roles`. A transaction that could remove an
+administrator locks all administrators. With `could_remove_administrator`, `lock_user` refuses to remove the last one.
+Merges and imports check this themselves.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set as AbstractSet

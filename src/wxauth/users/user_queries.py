@@ -67,6 +67,7 @@ IS_FORMER_EXTERNAL_ID: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)"
 )
 
+# USER_IN_SESSION contains the parameters :app_id and :openid.
 _LOCK_PROFILE: Final = Statement[UserInSession](
     f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"
 )
@@ -177,9 +178,9 @@ async def change_profile_of(
     ip: str | None = None,
     now: datetime,
 ) -> UserInSession:
-    """Set the given fields of a locked user, who is given as before the change, and record those that differ.
+    """Set the given fields of a locked user, and record those that differ from `user`, the user before the change.
 
-    A difference counts once towards the rate limit.
+    All differences together count as one change towards the rate limit.
 
     Raises: RateLimited. The profile is then unchanged.
     """
