@@ -89,7 +89,7 @@ class Swept:
 
 
 async def sweep_sessions(services: Services, pace: Pace) -> None:
-    """Delete the sessions that ended before `ENDED_SESSIONS_KEPT_DAYS`, if a sweep is due."""
+    """Delete the sessions that ended or expired more than `ENDED_SESSIONS_KEPT_DAYS` ago, if a sweep is due."""
     if not clocks_agree(services):
         # Only this chore logs the difference, because one line for all chores is enough.
         log.error("sweep_put_off", reason="the clocks differ")

@@ -36,7 +36,7 @@ class LastSeen(WriteBuffer):
     _waiting: dict[UUID, datetime] = field(init=False, default_factory=dict)
 
     def note(self, user: UserFields, *, at: datetime) -> None:
-        """Note the first refresh or redemption on a day in UTC. Beyond `MAX_WAITING` users, do nothing."""
+        """Note a refresh or redemption, unless the user was seen before on this day in UTC, or too many users wait."""
         seen_at = user.last_seen_at
         is_due = seen_at is None or seen_at < at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         if is_due and len(self._waiting) < MAX_WAITING:
