@@ -13,7 +13,7 @@ from tests.processes import Command
 from tests.sweeps import swept
 from tests.world import Admin, Body, LogIn, Stage, bearer, locked, until_locked
 from wxauth.core.services import Services
-from wxauth.housekeeping.housekeeping import BANS_CHECK_PAUSE_SECONDS, Pace, lift_ended_bans
+from wxauth.housekeeping.housekeeping import DUE_CHECK_PAUSE_SECONDS, Pace, lift_ended_bans
 
 SHORT = timedelta(minutes=5)
 A_SECOND = timedelta(seconds=1)
@@ -72,7 +72,7 @@ async def test_a_ban_is_lifted_by_itself_within_a_minute_and_not_before(stage: S
     await refused_login(stage)
     stage.clock.now += A_SECOND
     await lift(stage.services)
-    assert BANS_CHECK_PAUSE_SECONDS < 60
+    assert DUE_CHECK_PAUSE_SECONDS < 60
     assert (await stage.login("alice"))["user"]["id"] == alice
     user = await root.read(f"/users/{alice}")
     assert user["status"] == "active"

@@ -41,6 +41,10 @@ SWEEP_EVERY: Final = timedelta(days=1)
 # If the clocks differ by more, one of them is wrong, and neither a deletion by age nor an erasure can be undone.
 MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)  # an identity that sends the same code again gets the stored response
+REFUSALS_KEPT: Final = timedelta(days=14)  # for support staff
+# For this time after a delivery was last queued, operators can read it. Pending deliveries stay until their webhook is
+# removed.
+DELIVERIES_KEPT: Final = timedelta(days=30)
 # One statement moves all sessions of an identity in a merge, or deletes them with the identity. WeChat issues one user
 # 100 codes a minute per app, so at most 50 further sessions accumulate between two checks. A session that ends because
 # of `MAX_OPEN_SESSIONS` usually stays, so its client can learn why.
@@ -50,17 +54,9 @@ SESSIONS_PER_TRANSACTION: Final = 5000
 # A page takes about 4 ms in PostgreSQL. With all logins of half a minute in one page, PostgreSQL kept a processor for
 # 250 ms, and logins waited for 30 ms.
 LOGINS_PER_PAGE: Final = 500
-REMAINS_CHECK_PAUSE_SECONDS: Final = 5.0
-REFUSALS_KEPT: Final = timedelta(days=14)  # for support staff
-# For this time after a delivery was last queued, operators can read it. Pending deliveries stay until their webhook is
-# removed.
-DELIVERIES_KEPT: Final = timedelta(days=30)
-CHECK_PAUSE_SECONDS: Final = 300.0
-BANS_CHECK_PAUSE_SECONDS: Final = 20.0  # a ban must be lifted within a minute of its end
-# A user must be erased within a minute of the time at which the erasure is due.
-ERASURES_CHECK_PAUSE_SECONDS: Final = 20.0
 BANS_PER_TRANSACTION: Final = 100
-SITE_LOGINS_CHECK_PAUSE_SECONDS: Final = 30.0  # short, because everyone who opens an authorize page causes a row
+CHECK_PAUSE_SECONDS: Final = 300.0
+DUE_CHECK_PAUSE_SECONDS: Final = 20.0  # a ban must be lifted, or a user erased, within a minute of the due time
 
 log = get_logger()
 
@@ -316,12 +312,12 @@ async def _page_by_page(pace: Pace, *steps: Callable[..., Awaitable[int]]) -> No
 
 _CHORES: Final = (
     # `erasure_delayed` also reports that sessions of removed clients end later than they should.
-    _Chore(erase_remains, REMAINS_CHECK_PAUSE_SECONDS, "erasure_delayed"),
-    _Chore(end_removed_clients, REMAINS_CHECK_PAUSE_SECONDS, "erasure_delayed"),
+    _Chore(erase_remains, 5.0, "erasure_delayed"),
+    _Chore(end_removed_clients, 5.0, "erasure_delayed"),
     _Chore(sweep_other_rows, CHECK_PAUSE_SECONDS),
-    _Chore(sweep_logins_to_sites, SITE_LOGINS_CHECK_PAUSE_SECONDS),
-    _Chore(lift_ended_bans, BANS_CHECK_PAUSE_SECONDS),
-    _Chore(erase_due_users, ERASURES_CHECK_PAUSE_SECONDS),
+    _Chore(sweep_logins_to_sites, 30.0),  # often, because everyone who opens an authorize page causes a row
+    _Chore(lift_ended_bans, DUE_CHECK_PAUSE_SECONDS),
+    _Chore(erase_due_users, DUE_CHECK_PAUSE_SECONDS),
     _Chore(sweep_sessions, CHECK_PAUSE_SECONDS),
 )
 """`keep_house` and `sweep` both run these."""
