@@ -63,6 +63,7 @@ DELETE FROM identities WHERE app_id = :app_id AND openid = :unionid
    AND awaits_login
    AND EXISTS (SELECT FROM identities correct WHERE correct.app_id = :app_id AND correct.openid = :openid)
 """)
+# The identity stays as it was imported, and no later login tries to correct it.
 KEEP_MISNAMED: Final = Statement[Nothing](
     "UPDATE identities SET awaits_login = false WHERE app_id = :app_id AND openid = :unionid"
 )
