@@ -172,6 +172,6 @@ def test_a_result_has_every_column_of_a_user() -> None:
     returned = elsewhere | set(FieldsForUserAndStaff.__annotations__) - {"phone_verified"}
     wrong = returned ^ set(UserFields.model_fields)
     assert not wrong, (
-        f"add {wrong} to FieldsForUserAndStaff in src/wxauth/users/schemas.py, or to SharedFields if other services "
+        f"add {wrong} to FieldsForUserAndStaff in src/wxauth/users/schemas.py, or to FieldsForAll if other services "
         "may read it; if a result does not have it, say above where it is shown"
     )

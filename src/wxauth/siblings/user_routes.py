@@ -108,7 +108,7 @@ class ProfileRemoval(BaseModel):
         return self
 
 
-class UserForSiblingsAnswer(schemas.SharedFields, schemas.FieldsForStaffAndServices, schemas.FormerExternalIds):
+class UserForSiblingsAnswer(schemas.FieldsForAll, schemas.FieldsForStaffAndServices, schemas.FormerExternalIds):
     """A user as other services see them."""
 
     id: Annotated[

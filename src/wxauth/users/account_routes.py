@@ -161,7 +161,7 @@ async def change_me(
     `rate_limited`.
     """
     changes = body.changes()
-    # A form might send back the URL of an uploaded picture. The URL is ignored, because only an upload can set it.
+    # A form might send back the URL of an uploaded picture. The URL is ignored, because this request cannot set it.
     if is_uploaded_picture(changes.get("avatar_url"), settings.issuer):
         del changes["avatar_url"]
     user = await store_profile(database, caller.user, changes, now=clock())

@@ -125,7 +125,7 @@ class SessionAnswer(OpenSession):
     current: bool = Field(description="Whether this session is the caller's.")
 
 
-class SharedFields(TypedDict):
+class FieldsForAll(TypedDict):
     """The fields of every response about a user, including responses to other services."""
 
     nickname: ShownNickname
@@ -157,7 +157,7 @@ class PhoneAnswer(TypedDict):
     ]
 
 
-class FieldsForUserAndStaff(SharedFields, PhoneAnswer):
+class FieldsForUserAndStaff(FieldsForAll, PhoneAnswer):
     """The fields of every response about a user to that user or to staff."""
 
     unionid: Annotated[str | None, Field(examples=["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"])]
