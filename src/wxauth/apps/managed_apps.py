@@ -70,7 +70,7 @@ class ManagedApps:
         if asks_wechat:
             await self._ensure_wechat_accepts(app)
         now = self.clock()
-        row = sealed_app(KnownApp(app, "database", is_enabled), self.sealer, created_at=now)
+        row = sealed_app(KnownApp(app, "database", is_enabled=is_enabled), self.sealer, created_at=now)
         async with self.database.begin() as transaction:
             is_added = await transaction.value(queries.ADD_APP, **row.model_dump()) is not None
             if is_added:
