@@ -165,7 +165,10 @@ async def _erase_page(transaction: Transaction, progress: _Progress, *, size: in
 
 
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Erase a locked user. Only events remain, without personal data; those of the erasure keep a staff address."""
+    """Erase a locked user. Only events remain, without personal data.
+
+    The events of the erasure (`REPORTS_ERASURE`) keep an administrator's address.
+    """
     if by.name == str(user_id):
         by = Actor(by.name)  # without the address
     # Both precede the deletion, which also deletes the former ids and the sessions.
