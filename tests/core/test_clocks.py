@@ -105,6 +105,21 @@ async def test_a_clock_is_corrected_in_the_background_and_logged(stage: Stage, m
     assert round(float(logged["ahead_of_database"])) == 3600
 
 
+@pytest.mark.own_database
+async def test_a_clock_is_corrected_after_an_error_that_is_no_outage(stage: Stage, database_url: str) -> None:
+    await stage.rows.execute("""
+        CREATE SCHEMA broken;
+        CREATE FUNCTION broken.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$BEGIN RAISE 'broken'; END$$
+    """)
+    clock = DatabaseClock()
+    async with aclosing(Database(f"{database_url}&search_path=broken,pg_catalog")) as database:
+        keeping = asyncio.create_task(keep_time(clock, database, pause=0.01))
+        await until(lambda: bool(stage.logged("clock_not_corrected")))
+        await stage.rows.execute("DROP SCHEMA broken CASCADE")
+        await until(lambda: clock.is_set)
+        keeping.cancel()
+
+
 @pytest.mark.slow
 async def test_the_metrics_say_how_far_a_machines_clock_is_ahead(make_replica: MakeReplica) -> None:
     for ahead in (timedelta(), timedelta(minutes=3), timedelta(minutes=-3)):

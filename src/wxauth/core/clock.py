@@ -65,7 +65,6 @@ class DatabaseClock:
         return self._reading is not None
 
     def __call__(self) -> datetime:
-        """Return the database's current time; before the first correction, the time of `own`."""
         if self._reading is None:
             return self.own()
         database_time, read_at = self._reading
@@ -74,20 +73,22 @@ class DatabaseClock:
     def correct(self, database_time: datetime, *, asked_at: float, answered_at: float) -> None:
         """Set the clock, as if the database had read its own clock halfway between the request and the response.
 
-        `asked_at` and `answered_at` are the values of `since_boot` at these two.
+        `asked_at` and `answered_at` are the values of `since_boot` when these two were sent and received.
         """
         self._reading = database_time, (asked_at + answered_at) / 2
         self.ahead = self.own() - self()
 
 
 async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = CORRECTION_PAUSE_SECONDS) -> None:
-    """Correct the clock forever, and log a warning if this machine's clock differs from the database's.
-
-    An outage does not end this loop, but any other error does.
-    """
+    """Correct the clock forever, and log a warning if this machine's clock differs from the database's."""
     reported_at: datetime | None = None
     while True:
-        await correct_clock(clock, database)
+        try:
+            await correct_clock(clock, database)
+        except Exception:  # for example an error of a pooler that does not mean an outage
+            log.exception("clock_not_corrected")
+            await asyncio.sleep(pause)
+            continue
         now = clock.own()
         # If this machine's clock has been set back since the last warning, `reported_at` is in the future. Without
         # abs(), there would be no warning until that time has passed.
