@@ -14,7 +14,7 @@ from tests.problems import problem_of
 from tests.world import LogIn, Stage
 from wxauth.core.services import Services
 from wxauth.keys.keyring import KeyRing
-from wxauth.service.app import create_api, surround
+from wxauth.service.app import create_api, with_middleware
 from wxauth.users.callers import verified
 from wxauth.web.dependencies import provide
 from wxauth.wechat.client import WeChat
@@ -29,7 +29,7 @@ def api(services: Services) -> FastAPI:
 @pytest.fixture(params=["the routes alone", "the whole service"])
 async def front(request: pytest.FixtureRequest, api: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of the routes alone, or of the routes with the shortcut and everything else around them."""
-    app = api if request.param == "the routes alone" else surround(api, services)
+    app = api if request.param == "the routes alone" else with_middleware(api, services)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://auth.test") as client:
         yield client
 

@@ -29,7 +29,7 @@ from wxauth.core.logs import configure_logging
 from wxauth.core.migrations import MigrationImpossible, migrate
 from wxauth.core.outages import is_refusal, reason_of
 from wxauth.login.login_queries import rehearse_login
-from wxauth.service.app import create_api, surround
+from wxauth.service.app import create_api, with_middleware
 from wxauth.service.build import Timeouts, build_services
 from wxauth.service.lifespan import check_stored_state
 from wxauth.service.server import uvicorn_options
@@ -292,4 +292,4 @@ def _create_service(settings: Settings, simulated_url: str | None) -> ASGIApp:
 
     api = create_api(services, example_code=example_code)
     api.router.routes.insert(0, Route("/", front_page, include_in_schema=False))  # instead of the service's own page
-    return surround(api, services)
+    return with_middleware(api, services)

@@ -39,14 +39,11 @@ Value = TypeVar("Value")
 class Background:
     """Runs tasks that continue even if the request that started them is cancelled."""
 
-    farewell: float = FINISH_SECONDS
+    farewell_seconds: float = FINISH_SECONDS
     _started: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
 
     def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Start work that must continue even if the request that started it is cancelled.
-
-        Await the task only through `asyncio.shield`. Otherwise, cancelling the request would also cancel the task.
-        """
+        """Await the task only through `asyncio.shield`. Otherwise, cancelling the request also cancels the task."""
         task = asyncio.create_task(work, name=name)
         # The event loop keeps only weak references to tasks. Without this reference, the garbage collector might
         # destroy the task.
@@ -60,9 +57,9 @@ class Background:
             await asyncio.wait(self._started)
 
     async def aclose(self) -> None:
-        """Cancel the work that does not end within `farewell` seconds."""
+        """Cancel the work that does not end within `farewell_seconds`."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.farewell):
+            async with asyncio.timeout(self.farewell_seconds):
                 await self.drain()
         unfinished = [*self._started]
         await cancel(unfinished)

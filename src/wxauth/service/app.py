@@ -110,10 +110,10 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
     The lifespan runs the background tasks, and closes all parts at the end. If `example_code` is given, the example of
     a login in the documentation contains this code.
     """
-    return surround(create_api(services, example_code=example_code), services)
+    return with_middleware(create_api(services, example_code=example_code), services)
 
 
-def surround(api: FastAPI, services: Services) -> ASGIApp:
+def with_middleware(api: FastAPI, services: Services) -> ASGIApp:
     """Return the app with the middleware around it, and give the routes to the metrics, which report each route.
 
     Tests may set `api.dependency_overrides` before or after this call.

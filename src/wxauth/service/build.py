@@ -99,7 +99,8 @@ class Timeouts:
 
 TIMEOUTS: Final = Timeouts()
 
-# The limiters follow. The database and the traces come last, because some parts store data when they are closed.
+# The limiters are closed after these groups, and then the database and the traces, because some parts store data when
+# they are closed.
 _CLOSING_ORDER: Final = (
     (Avatars,),  # it discards its unfinished work at once, because all requests have ended
     # All but `ClientDocuments` wait some seconds for their unfinished work. They wait at the same time, so that a stop
@@ -214,9 +215,9 @@ def _add_limits(parts: Parts, settings: Settings, limiters: _Limiters, timeouts:
 
 def _add_operations(parts: Parts, settings: Settings, timeouts: Timeouts) -> None:
     parts.make(PrometheusMetrics, sweeps=sweep_names(settings))
-    parts.make(Readiness, notice=timeouts.proxy_notice)
+    parts.make(Readiness, notice_seconds=timeouts.proxy_notice)
     parts.make(StaffReads, is_on=settings.staff_reads)
-    parts.make(Background, farewell=timeouts.background_farewell)
+    parts.make(Background, farewell_seconds=timeouts.background_farewell)
     parts.make(Retries, pause=timeouts.retries)
 
 

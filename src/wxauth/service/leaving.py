@@ -17,15 +17,15 @@ from wxauth.core.logs import get_logger
 from wxauth.service.probes import Readiness
 from wxauth.service.server import ENDING_FILE
 from wxauth.service.shared_counts import folder_of_serve
-from wxauth.service.starting import can_replace, end, end_if_signalled
+from wxauth.service.starting import can_replace, end_if_signalled, end_process
 
 log = get_logger()
 
 
-def heed_signals(readiness: Readiness) -> None:
+def install_signal_handlers(readiness: Readiness) -> None:
     """Install handlers for SIGTERM, SIGINT and the end of the parent process, in place of uvicorn's handlers.
 
-    After SIGTERM, the process serves requests for `readiness.notice` seconds more, and then calls uvicorn's handler. If
+    After SIGTERM, the process serves requests for `readiness.notice_seconds` more, and then calls uvicorn's handler. If
     no other worker replaces the process, it reports during this time that it is not ready. After SIGINT, the process
     calls uvicorn's handler immediately. Before the process has begun to serve requests, a signal ends it at once. A
     worker ignores SIGHUP, which is for its parent.
@@ -36,9 +36,9 @@ def heed_signals(readiness: Readiness) -> None:
     handlers_of_server: dict[int, Any] = {
         number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
     }
-    if readiness.notice is None or not can_replace(handlers_of_server[signal.SIGTERM]):
+    if readiness.notice_seconds is None or not can_replace(handlers_of_server[signal.SIGTERM]):
         return
-    leaving = _Leaving(readiness, readiness.notice, handlers_of_server, asyncio.get_running_loop())
+    leaving = _Leaving(readiness, readiness.notice_seconds, handlers_of_server, asyncio.get_running_loop())
     for number in handlers_of_server:
         signal.signal(number, leaving.handle)
     end_if_signalled(handlers_of_server[signal.SIGTERM])
@@ -51,7 +51,7 @@ def heed_signals(readiness: Readiness) -> None:
 @dataclass(frozen=True, slots=True)
 class _Leaving:
     readiness: Readiness
-    notice: float  # seconds for which the process still serves requests after SIGTERM
+    notice_seconds: float  # for which the process still serves requests after SIGTERM
     handlers_of_server: Mapping[int, Any]  # by the number of the signal
     loop: asyncio.AbstractEventLoop
 
@@ -62,7 +62,7 @@ class _Leaving:
         is_worker = multiprocessing.parent_process() is not None
         is_urgent = readiness.is_leaving and (number == signal.SIGINT or not is_worker)
         if is_urgent or not readiness.is_serving:
-            end()
+            end_process()
         if readiness.is_leaving:
             return
         readiness.is_leaving = True
@@ -71,7 +71,7 @@ class _Leaving:
         folder = folder_of_serve()
         readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING_FILE).exists()
         # SIGINT comes from a developer at a terminal, who has no proxy, or from a supervisor that must not wait.
-        seconds = 0.0 if number == signal.SIGINT else self.notice
+        seconds = 0.0 if number == signal.SIGINT else self.notice_seconds
         # A handler can interrupt any code, so the event loop logs the line and sets the timer.
         self.loop.call_soon_threadsafe(log.info, "leaving")
         self.loop.call_soon_threadsafe(self.loop.call_later, seconds, self.handlers_of_server[number], number, frame)

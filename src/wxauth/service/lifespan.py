@@ -1,7 +1,7 @@
 """The life of the service from start to stop.
 
 The service uses the database only after it has checked the stored data. If the database does not respond or has no
-schema at the start, the check is repeated until it holds. Then the background tasks start.
+schema at the start, the check is repeated until it succeeds. Then the background tasks start.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from wxauth.keys.queries import PUBLISHED
 from wxauth.login.count_queries import LoginCounts
 from wxauth.login.refusals import Refusals
 from wxauth.service import probes
-from wxauth.service.leaving import heed_signals
+from wxauth.service.leaving import install_signal_handlers
 from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth.terminal import localized
 from wxauth.users.last_seen_queries import LastSeen
@@ -55,7 +55,7 @@ log = get_logger()
 @asynccontextmanager
 async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
     """Start and stop the service. The background tasks run during the block. Afterwards, all parts are closed."""
-    heed_signals(services[probes.Readiness])
+    install_signal_handlers(services[probes.Readiness])
     if services.database.connector.lacks_channel_binding:
         log.warning("channel_binding_ignored", reason=CHANNEL_BINDING_LACKING)
     is_loaded = await _prepare(services)
@@ -105,7 +105,7 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
         await attempt(partial(_load_stored_data, services), failure_event="stored_data_not_loaded")
         services[probes.Readiness].stored_state = None
         _warn_without_app(services)
-    # Each of these tasks logs its own outages and continues. If a bug ends one of them, nothing restarts it.
+    # Each of these tasks continues after an outage or any other failure, because nothing restarts a task.
     tasks = [
         services[KeyRing].keep_fresh(),
         services[Apps].keep_fresh(),
@@ -152,8 +152,8 @@ async def check_stored_state(services: Services) -> bool:
 
     The configured secret keys must decrypt all signing keys. If there are none, they must decrypt at least one of a
     sample of the other stored secrets, if there are any. No OAuth client may have the name of the audience or an app.
-    Return False if the database does not respond or has no usable schema. Until all this has succeeded, nothing else
-    in this process can use the database.
+    Return False if the database does not respond or has no usable schema. Nothing else in this process can use the
+    database until the stored data matches the settings.
 
     Raises: InvalidSettings, if a check fails, or if the URL of the database is invalid.
     """
@@ -163,7 +163,7 @@ async def check_stored_state(services: Services) -> bool:
     try:
         if not await _has_right_data(services, database.unheld()):
             return False
-        database.held_because = None
+        database.held_because = None  # because the key ring uses the same database
         await keys.refresh()
         if keys.unopened:
             raise InvalidSettings([WRONG_SECRET_KEY])

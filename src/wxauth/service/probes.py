@@ -74,7 +74,7 @@ class Readiness:
     database: Database
     keys: KeyRing
     clock: Clock
-    notice: float | None = PROXY_NOTICE_SECONDS  # None: the server handles signals itself, and waits for no proxy
+    notice_seconds: float | None = PROXY_NOTICE_SECONDS  # None: the server handles signals, and waits for no proxy
     is_serving: bool = field(init=False, default=False)  # the process has finished starting
     is_leaving: bool = field(init=False, default=False)  # then each connection is closed after its next response
     is_replaced: bool = field(init=False, default=False)  # by another worker, so `/readyz` still returns 200
@@ -150,6 +150,6 @@ async def readyz(readiness: ReadinessDep) -> JSONResponse:
     is_ready = all(state == OK for state in checks.values())
     return JSONResponse(
         {"status": "ready" if is_ready else "unavailable", "checks": checks},
-        status_code=200 if is_ready else 503,
+        status_code=HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE,
         headers={"Cache-Control": "no-store"},
     )

@@ -5,7 +5,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, Final
 
 _END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -22,7 +21,7 @@ def ending_at_once() -> Iterator[None]:
         yield
         return
     for number in handlers:
-        signal.signal(number, _end)
+        signal.signal(number, lambda _number, _frame: end_process())
     end_if_signalled(handlers[signal.SIGTERM])
     try:
         yield
@@ -40,13 +39,9 @@ def can_replace(handler: Any) -> bool:
 def end_if_signalled(handler_of_server: Any) -> None:
     """End the process if uvicorn's server has already received a signal, which its handler only notes."""
     if getattr(getattr(handler_of_server, "__self__", None), "should_exit", False):
-        end()
+        end_process()
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
-    end()
-
-
-def end() -> None:
+def end_process() -> None:
     """End the process. The interrupted code, such as a callback, might catch or drop an exception."""
     os._exit(0)

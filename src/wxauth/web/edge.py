@@ -104,7 +104,7 @@ class _Head(NamedTuple):
 class Edge:
     """The layer that checks, limits and counts each request, and logs failures.
 
-    The layers outside this layer only prepare or trace a request: see `surround` in `service/app.py`.
+    The layers outside this layer only prepare or trace a request: see `with_middleware` in `service/app.py`.
 
     Args:
         size_limits: The bytes of a body, for the paths where bodies may be larger than `MAX_BODY`.
