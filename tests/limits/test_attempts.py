@@ -2,16 +2,17 @@
 
 import asyncio
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
 
 from tests.problems import problem_of
 from tests.world import Body, Stage
-from wxauth.limits.queries import MAX_PHONE_CODES
+from wxauth.limits.queries import PHONE_CODES
 from wxauth_desk.wechat import APPS
 
+MAX_PHONE_CODES: Final = PHONE_CODES.at_most
 PHONE: Any = "getuserphonenumber"
 TEXT: Any = "msg_sec_check"
 A_SECOND = timedelta(seconds=1)

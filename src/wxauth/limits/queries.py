@@ -18,12 +18,9 @@ from wxauth.core.upkeep import Sweep
 from wxauth.core.users import UserInSession
 from wxauth.errors import RateLimited, StorageUnavailable
 
-# This is the longest possible window, because housekeeping deletes counts that began more than an hour ago.
+# No window may be longer, because housekeeping deletes the counts of windows that began more than an hour ago.
 WINDOW: Final = timedelta(hours=1)
 MINUTE: Final = timedelta(minutes=1)
-# The limit is per hour, user and app. Honest users send fewer. Each code is a call to WeChat: without the limit, one
-# user could use up the app's quota and money.
-MAX_PHONE_CODES: Final = 20
 
 
 class ActionCount(SQLModel, table=True):
@@ -47,14 +44,13 @@ class _CountOutcome(SQLModel):
 _IS_OPEN: Final = """(attempts.since > :window_ago
                         AND attempts.since < :now::timestamptz + (:now::timestamptz - :window_ago))"""
 # If two actions are concurrent, the second waits until the first has released the row, and then increments the count.
-# If the limit is reached, the statement writes nothing.
 _COUNT: Final = Statement[_CountOutcome](f"""
 WITH counted AS (
     INSERT INTO attempts (key, since, number) VALUES (:key, :now, 1)
     ON CONFLICT (key) DO UPDATE
        SET since = CASE WHEN {_IS_OPEN} THEN attempts.since ELSE excluded.since END,
            number = CASE WHEN {_IS_OPEN} THEN attempts.number + 1 ELSE 1 END
-     WHERE NOT {_IS_OPEN} OR attempts.number < :at_most
+     WHERE NOT {_IS_OPEN} OR attempts.number < :at_most  -- otherwise the limit is reached, and nothing is written
     RETURNING since
 )
 SELECT EXISTS (SELECT FROM counted) AS is_within_limit, (SELECT since FROM attempts WHERE key = :key) AS since_before
@@ -113,16 +109,18 @@ def _lasting_names(user: UserInSession) -> Sequence[str]:
     return (user.app_id, user.openid) if user.unionid is None else (user.unionid,)
 
 
-# Successful codes count, too, because each number costs money. A code does not count if the call fails because of the
-# app or WeChat.
-PHONE_CODES: Final = Rate("phone_code", MAX_PHONE_CODES, "this user has sent too many phone codes")
+# The limits are per hour, unless a window is named.
+
+# Honest users send fewer codes. Each code is a call to WeChat, and each number costs money, so without the limit, one
+# user could use up the app's quota and money. A code does not count if the call fails because of the app or WeChat.
+PHONE_CODES: Final = Rate("phone_code", 20, "this user has sent too many phone codes")
 # No other request reads as much data as an export.
 EXPORTS: Final = Rate("export", 1, "you can export your own data only once a minute", window=MINUTE)
-# The following limits are per hour, unless a window is named.
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed their name or picture URL too often")
 CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consent too often")
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)
 PICTURES: Final = Rate("picture", 20, "this user has uploaded pictures too often")
-USER_CODES: Final = Rate("user_code", 5, "this user has entered too many wrong codes", window=MINUTE)  # may be guesses
+# Wrong codes may be guesses.
+USER_CODES: Final = Rate("user_code", 5, "this user has entered too many wrong codes", window=MINUTE)
 # An assertion, identified by its `jti`, can be used only once. No assertion is valid for longer than the window.
 ASSERTIONS: Final = Rate("assertion", 1, "this assertion has already been used")

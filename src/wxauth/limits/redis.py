@@ -146,21 +146,20 @@ def _connection_trying(addresses: Sequence[str], connection_class: type[Any], se
             return arguments
 
         async def connect(self) -> None:
-            failure: Exception | None = None
+            failures: list[Exception] = []
             for address in tuple(order):
                 self.address = address
                 try:
                     async with asyncio.timeout(seconds):
                         await super().connect()
                 except Exception as exc:
-                    failure = exc
+                    failures.append(exc)
                     await self.disconnect(nowait=True)
                 else:
                     # The address that works becomes the first one. The sort keeps the order of the others.
                     order.sort(key=lambda other: other != self.address)
                     return
-            if failure is not None:
-                raise failure
+            raise failures[-1]
 
     return TryingConnection
 
