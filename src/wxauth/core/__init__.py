@@ -1,1 +1,1 @@
-"""What most packages use. Use cases belong to the packages that import it."""
+"""The database, clock, ids, logs, metrics, encryption, audit trail and background work of all packages."""

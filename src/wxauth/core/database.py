@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 # docs/run/operations.md computes `max_connections` from the sum of this number and MAX_SNAPSHOTS.
 MAX_CONNECTIONS: Final = 15
-# Otherwise transactions that wait for a lock would take the connections that logins need. The limits in
+# Without this limit, transactions that wait for a lock would take the connections that logins need. The limits in
 # `limits/concurrency.py` let one user occupy only four.
 MAX_TRANSACTIONS: Final = 5
 MAX_SNAPSHOTS: Final = 4  # each has its own connection, outside the pool
@@ -153,7 +153,7 @@ class Snapshot(Transaction):
 
 
 class Database(_Reader):
-    """The part that runs statements on a PostgreSQL database. It opens connections when they are first needed.
+    """Runs statements on a PostgreSQL database, and opens connections when they are first needed.
 
     Outside of a transaction, each statement commits by itself. If the connection is lost, if a pooler has forgotten the
     prepared statement, or if concurrent changes conflict, the statement is sent once more. Therefore a second execution
@@ -184,7 +184,7 @@ class Database(_Reader):
         """Return a view of this database, with the same connections, on which statements always run."""
         view = copy(self)
         view.held_because = None
-        view._batches = {}
+        view._batches = {}  # because `Batches` run their statements on the database that created them
         return view
 
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
@@ -311,6 +311,7 @@ class Database(_Reader):
     async def _roll_back(
         self, connection: asyncpg.Connection, exc: BaseException, *, is_from_database: bool, is_committing: bool
     ) -> None:
+        """Raise StorageUnavailable after the rollback if the database's state has caused the failure."""
         may_retry = self._close_unusable(connection, exc, is_from_database=is_from_database)
         if not connection.is_closed():
             with suppress(Exception):  # so that the original failure is raised
@@ -357,7 +358,7 @@ class Database(_Reader):
     def _close_unusable(
         self, connection: asyncpg.Connection, exc: BaseException, *, is_from_database: bool = True
     ) -> bool:
-        """Close the connections that this failure makes unusable. Return whether to try another one."""
+        """Close the connections that this failure makes unusable. Return whether to try another connection."""
         # An OSError of a transaction's block may concern, for example, a file.
         is_lost = (is_from_database and isinstance(exc, CONNECTION_LOST)) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):

@@ -19,7 +19,7 @@ from wxauth.core.statements import Statement
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import listed
 
-_MAX_NAMED: Final = 20
+_MAX_LISTED: Final = 20  # objects in the message
 _REFUSAL: Final = _(
     "objects that wxauth didn't create use columns that this migration changes: {objects}. Drop "
     "these objects, run the command again, and then recreate the objects. Nothing has been migrated."
@@ -46,7 +46,7 @@ class Dependent:
 
     description: str  # such as `view public.report`
     name: str | None  # to search for in wxauth's revisions; None for a kind that wxauth doesn't create
-    uses: str  # the first of its columns, such as `users.nickname`, or a table that is dropped
+    uses: str  # the first column that it uses, such as `users.nickname`, or a table that is dropped
 
 
 # The statement also finds objects that wxauth created.
@@ -170,4 +170,4 @@ async def refusal_for_dependents(database: Database, sql: str, scripts: Iterable
     foreign = [f"{each.description} ({each.uses})" for each in dependents if each.name not in our_words]
     if not foreign:
         return None
-    return Text(_REFUSAL, objects=listed(foreign[:_MAX_NAMED], other_count=max(0, len(foreign) - _MAX_NAMED)))
+    return Text(_REFUSAL, objects=listed(foreign[:_MAX_LISTED], other_count=max(0, len(foreign) - _MAX_LISTED)))

@@ -105,7 +105,7 @@ class DatabaseUrl(NamedTuple):
 class UnusableFile(NamedTuple):
     """A file that asyncpg would fail to use, for example because it is not PEM."""
 
-    path: str  # with the name of the environment variable that contains it
+    path: str  # followed by the name of the environment variable that contains it, if one does
     reason: str
 
 
@@ -139,8 +139,8 @@ def read_url(url: str) -> DatabaseUrl:
 
 def _system_authorities() -> str:
     # As OpenSSL does, wxauth uses SSL_CERT_FILE even if the file doesn't exist.
-    files = (os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile)
-    return next((file for file in files if file), None) or next(filter(os.path.exists, _SYSTEM_FILES), _SYSTEM_FILES[0])
+    file = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+    return file or next(filter(os.path.exists, _SYSTEM_FILES), _SYSTEM_FILES[0])
 
 
 def _netlocs_and_queries(
@@ -161,12 +161,12 @@ def _with_port(host: str, port: str) -> str:
     return f"{host}:{port}" if port and not has_port else host
 
 
-# The settings refuse a URL with another number of ports than one or that of the hosts.
 def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
     hosts = query.get("host", "").split(",")
     ports = query.get("port", "").split(",")
     if len(ports) == 1:
         ports *= len(hosts)
+    # `zip` cannot fail, because the settings refuse a URL with any other number of ports.
     return [{"host": host, "port": port} for host, port in zip(hosts, ports, strict=True)]
 
 

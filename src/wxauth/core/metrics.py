@@ -14,7 +14,7 @@ from wxauth.errors import InternalError, StorageUnavailable
 from wxauth_guard.errors import WxAuthError
 
 REGISTRY: Final = CollectorRegistry()
-DECLARED: "Final[list[_Metric[Any]]]" = []  # of the modules that are imported, counted or not
+DECLARED: "Final[list[_Metric[Any]]]" = []  # by the imported modules, including metrics that have counted nothing
 # Any request can fail with these. The counters of requests, logins and refreshes create their series in advance,
 # because alerts depend on them.
 OUR_FAULTS: Final = (InternalError, StorageUnavailable)

@@ -70,7 +70,7 @@ _TABLE_LOCKED: Final = _(
     "holds a lock on it. Find old transactions in pg_stat_activity, terminate them, and run the "
     "command again"
 )
-# Other transactions use the tables of a step. Elsewhere, these errors mean an outage, or that changes conflicted.
+# In a step, these errors mean that other transactions use its tables. Elsewhere, they mean an outage or a conflict.
 _IN_USE: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 # PostgreSQL raises InvalidSchemaNameError if there is no schema that the role may use.
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
@@ -116,9 +116,9 @@ async def migrate(
     known_revisions = revisions.revisions_in(scripts)
     order = [BASE, *reversed(known_revisions)]
     directory = ScriptDirectory.from_config(_config(scripts))
-    engine_refusal = await revisions.refusal_of_engine(database)
-    if engine_refusal is not None:
-        raise MigrationImpossible(_("the database {unfit}", unfit=engine_refusal))
+    unfit = await revisions.why_database_unfit(database)
+    if unfit is not None:
+        raise MigrationImpossible(_("the database {unfit}", unfit=unfit))
     async with _one_process_at_a_time(database):
         stored = await revisions.current_revision(database)
         refusal = revisions.refusal_of(stored, known_revisions)

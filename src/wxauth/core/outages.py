@@ -66,8 +66,8 @@ _UNAVAILABLE: Final = (
     asyncpg.PostgresConnectionError,
     *REFUSED,
     asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,  # also if a statement waited too long, for example for a lock
-    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.OperatorInterventionError,  # also if a statement ran for longer than `statement_timeout`
+    asyncpg.ObjectNotInPrerequisiteStateError,  # also if it waited for a lock for longer than `lock_timeout`
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
@@ -112,7 +112,7 @@ _SETTING_REFUSED_WORDS: Final = "unsupported startup parameter"  # of PgBouncer;
 # The message that contains these words shows a Python object instead of the possible values.
 _WRONG_SESSION_WORDS: Final = "target_session_attrs is expected"
 _DIRECT_TLS_WORDS: Final = "direct TLS"
-_SET_WORDS: Final = "permission denied to set parameter"
+_NO_RIGHT_TO_SET_WORDS: Final = "permission denied to set parameter"
 _QUOTED_NAME: Final = re.compile('"([a-z_.]+)"')
 # The text of the first type that matches is used, after the host and port.
 _PREDICATES: Final = (
@@ -156,7 +156,7 @@ def _lasting_kind(driver_error: BaseException | None) -> type[BaseException] | N
 
 def is_right_to_set_missing(exc: BaseException) -> bool:
     """Return whether the role may not set a parameter of the URL."""
-    return isinstance(exc, asyncpg.InsufficientPrivilegeError) and str(exc).startswith(_SET_WORDS)
+    return isinstance(exc, asyncpg.InsufficientPrivilegeError) and str(exc).startswith(_NO_RIGHT_TO_SET_WORDS)
 
 
 def is_right_missing(exc: StorageUnavailable) -> bool:

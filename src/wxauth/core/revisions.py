@@ -82,7 +82,7 @@ def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> 
     return None if revision is None or revision >= known[-1] else _FOREIGN_SCHEMA
 
 
-async def refusal_of_engine(database: Database) -> Text | None:
+async def why_database_unfit(database: Database) -> Text | None:
     """Return why wxauth cannot use this database, as a predicate such as "isn't PostgreSQL"."""
     try:
         engine, has_plpgsql, encoding = await database.one(_ENGINE)

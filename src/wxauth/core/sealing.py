@@ -67,7 +67,7 @@ def _prefix_of(secret_key: bytes) -> bytes:
 
 
 class Sealer:
-    """A part that seals values with the current secret key, and opens them with the current or a previous key.
+    """Encrypts values with the current secret key, and decrypts them with the current or a previous key.
 
     The algorithm is AES-256-GCM-SIV (RFC 8452), because plain GCM with random nonces is safe only for up to 2^32 values
     per key, and wxauth may seal more. A sealed value consists of version, key id, nonce and ciphertext. The first of

@@ -2,8 +2,8 @@
 
 A batched statement runs once for several callers: see docs/contribute/decisions/0018-statements-in-batches.md. An error
 that one caller's arguments cause never reaches another caller. If the result of a batch has no row for a caller, not
-even a row of nulls, this caller runs the statement alone. If the batch fails, all its callers do so. If there is no
-connection, or if PostgreSQL does not respond in time, all callers of the batch get this failure.
+even a row of nulls, this caller runs the statement alone. If the batch fails, all its callers do so, except if there is
+no connection, or if PostgreSQL does not respond in time. Then all of them get this failure.
 """
 
 import asyncio
@@ -227,7 +227,7 @@ class Batched(Statement[Model]):
         self.many: Final = Statement[Mapping[str, object]](text)  # pyrefly: ignore[bad-argument-type]
 
     def outcomes_of(self, records: Records, size: int) -> list[object]:
-        """Return a list with the row of each of `size` callers."""
+        """Return the row of each of `size` callers, or `_RUN_ALONE` for a caller without a record."""
         outcomes: list[object] = [_RUN_ALONE] * size
         for record in records:
             values = dict(record.items())
@@ -260,7 +260,7 @@ class Batches:
         self._time_limit = time_limit
         self._batch_wait = batch_wait
         self._waiting: deque[_Caller] = deque()
-        # The task of the last batch, or the future of a caller that runs the statement alone.
+        # The task of the last batch, or the future of a caller that runs the statement alone. None after its end.
         self._last_sent: asyncio.Future[Any] | None = None
         self._last_sent_at = 0.0  # in the event loop's time
         # Sends the next batch even if `_last_sent` is still running. It is None if no caller is waiting.
@@ -290,7 +290,7 @@ class Batches:
             records = await self._fetch(self._statement.text, arguments, until)
             return self._statement.make(records[0]) if records else None
         finally:
-            # This caller has run the statement alone, so the next batch has waited for its result.
+            # If this caller ran the statement alone, and nothing was sent afterwards, the next batch has waited for it.
             if self._last_sent is future:
                 self._send()
 

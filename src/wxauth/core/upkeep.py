@@ -53,10 +53,7 @@ class Reseal:
         return cls(key, columns, statement)
 
     async def __call__(self, database: Database | Transaction, row: object, *resealed: bytes | None) -> bool:
-        """Replace the values of `row`, which has them as attributes as they were read.
-
-        Return whether they were replaced.
-        """
+        """Replace the values that were read into the attributes of `row`. Return whether they were replaced."""
         read = {name: getattr(row, name) for name in (self.key, *self.columns)}
         values = {f"{name}_resealed": value for name, value in zip(self.columns, resealed, strict=True)}
         return await database.value(self.statement, **read, **values) is not None

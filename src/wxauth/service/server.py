@@ -32,7 +32,7 @@ from wxauth.terminal import os_reason
 
 APP: Final = "wxauth.asgi:create_app"  # with several workers, the parent process does not import the app
 DRAIN_SECONDS: Final = 10  # for running requests after the port is closed
-SILENT_SECONDS: Final = 15  # then a silent worker is replaced; on a busy machine, an exit alone can silence it for 8 s
+SILENT_SECONDS: Final = 15  # until a silent worker is replaced; on a busy machine, an exit alone can silence it for 8 s
 # After this time, a worker is killed. A regular end takes no longer, and systemd and containers wait 30 s for the whole
 # service.
 END_SECONDS: Final = 25
@@ -259,7 +259,8 @@ def serve(settings: Settings) -> None:
 def _after_each_sighup(act: Callable[[], object]) -> None:
     """Call the function in a thread after each SIGHUP.
 
-    The signal stays blocked everywhere else, and in the workers, which inherit this. So no handler can be missing.
+    The signal stays blocked everywhere else, and in the workers, which inherit this. Therefore, it never arrives where
+    no handler is installed.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 

@@ -121,7 +121,7 @@ class _TracedApp:
                 await self._app(scope, receive, send)
             finally:
                 trace_id.reset(token)
-                _describe_request(span, scope, scope.get(STATUS_KEY, 0))
+                _describe_request(span, scope)
 
 
 class _TracedDatabase(Database):
@@ -145,8 +145,6 @@ class _TracedDatabase(Database):
 
 
 class _TracedWeChat(WeChat):
-    """A WeChat client that opens a span for each call within a request."""
-
     def __init__(self, transport: httpx.AsyncBaseTransport, *, tracer: Tracer, **options: Any) -> None:
         super().__init__(transport, **options)
         self._tracer = tracer
@@ -157,8 +155,9 @@ class _TracedWeChat(WeChat):
             return await super().call(api, app, query, **options)
 
 
-def _describe_request(span: Span, scope: Scope, status: int) -> None:
+def _describe_request(span: Span, scope: Scope) -> None:
     route = scope.get("route")
+    status = scope.get(STATUS_KEY, 0)  # 0 if nothing was sent
     span.update_name(f"{scope['method']} {route.path}" if route else scope["method"])
     span.set_attribute("http.request.method", scope["method"])
     span.set_attribute("http.response.status_code", status)
