@@ -173,7 +173,7 @@ class Retries:
             exc_info=failure if is_fault else None,
             **fields,
         )
-        self._retries[kind, key] = _Retry(write, _now() + patience, fields)
+        self._retries[kind, key] = _Retry(write, asyncio.get_running_loop().time() + patience, fields)
         self._count(kind, 1)
         if not self._is_closing and (self._rounds is None or self._rounds.done()):
             self._rounds = asyncio.create_task(self._run_rounds(), name="retries")
@@ -213,7 +213,7 @@ class Retries:
             await asyncio.sleep(self.pause)
             await self._run_all()
             for (kind, key), retry in list(self._retries.items()):
-                if _now() > retry.until:
+                if asyncio.get_running_loop().time() > retry.until:
                     self._lose(kind, key, "the write did not succeed in time")
 
     async def _run_all(self) -> None:
@@ -266,7 +266,3 @@ class WriteBuffer(ABC):
                 await self.store()
         except (TimeoutError, StorageUnavailable):
             log.warning(self.failure_event, reason="the service has ended")
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -105,7 +105,7 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
 
 
 async def correct_clock(clock: DatabaseClock, database: Database) -> None:
-    """Correct the clock once. If the database does not respond, or responds too slowly, leave it unchanged."""
+    """Correct the clock once. If the database does not respond, or responds too slowly, leave the clock unchanged."""
     asked_at = since_boot()
     try:
         database_time = await database.time()

@@ -32,7 +32,7 @@ class ParameterRefused(TextError):
 
 
 class DatabaseUrlRefused(StorageUnavailable):
-    """The driver or PostgreSQL rejects an option of the URL. Retrying does not help."""
+    """wxauth, the driver or PostgreSQL rejects the URL or an environment variable. Retrying does not help."""
 
 
 class DatabaseHeld(StorageUnavailable):

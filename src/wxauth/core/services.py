@@ -1,6 +1,6 @@
 """The parts of the service. A part is an object that exists once in each process, such as the key ring.
 
-`wxauth.service.build` creates the parts, so that this module does not import the packages that declare them.
+This module does not import the packages that declare the parts. `wxauth.service.build` names those that need arguments.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ log = get_logger()
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 def part(kind: type[Part]) -> type[Part]:
-    """Register a class, so that `Parts` can create it, and make it a dataclass, equal only to itself.
+    """Register a class, so that `Parts` can create it, and make it a dataclass whose objects equal only themselves.
 
     `Parts` reads the annotations, so the class's module must not import `annotations` from `__future__`.
     """

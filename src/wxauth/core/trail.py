@@ -30,7 +30,7 @@ class Actor:
     siblings/user_routes.py).
     """
     ip: str | None = None
-    must_spare_staff: bool = False  # staff with only the role `support`, and clients that moderate
+    must_spare_staff: bool = False  # true for staff with only the role `support`, and for clients that moderate
 
 
 SYSTEM: Final = Actor("system")

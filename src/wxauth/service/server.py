@@ -39,8 +39,8 @@ END_SECONDS: Final = 25
 START_SECONDS: Final = 60  # during a reload; a busy machine may need that long
 COUNTS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"  # in which several workers store their counts
 COUNTS_FOLDER_PREFIX: Final = "wxauth-metrics-"
-# The supervisor creates it in the folder with the counts when all workers must end. If a worker ends without it, the
-# worker is being replaced, so the service stays ready.
+# The supervisor creates this file in the folder with the counts when all workers must end. If a worker ends while the
+# file is missing, the worker is being replaced, so the service stays ready.
 ENDING_FILE: Final = "ending"
 
 _SIGNAL_PAUSE_SECONDS: Final = 0.2
