@@ -146,8 +146,14 @@ def build_services(
     parts.make(Apps, refresh_pause=timeouts.apps_refresh, hint=unknown_app_hint)
     _add_wechat(parts, settings, wechat_transport, timeouts, errcode_hints)
     _add_tokens(parts, settings)
-    _add_limits(parts, settings, limiters, timeouts)
-    _add_operations(parts, settings, timeouts)
+    parts[LoginLimiter] = limiters.make(LoginLimiter, settings.login_rate_limit, "login")
+    parts.make(ScanLimits, make_limiter=partial(limiters.make, RateLimiter))
+    parts.make(Concurrency, patience=timeouts.concurrency)
+    parts.make(PrometheusMetrics, sweeps=sweep_names(settings))
+    parts.make(Readiness, notice_seconds=timeouts.proxy_notice)
+    parts.make(StaffReads, is_on=settings.staff_reads)
+    parts.make(Background, farewell_seconds=timeouts.background_farewell)
+    parts.make(Retries, pause=timeouts.retries)
     _add_outbound(parts, limiters, timeouts)
     parts.make(Phones, pauses_for_others_seconds=timeouts.phones_of_others, farewell_seconds=timeouts.phones_farewell)
     parts.make(PushedMessages, patience=timeouts.pushed_messages)
@@ -205,20 +211,6 @@ def _add_tokens(parts: Parts, settings: Settings) -> None:
     parts.make(ResourceVerifier)
     for kind in (RefreshTokens, ConsoleTokens, UserCodes):
         parts.make(kind, secret_keys=settings.secret_keys)
-
-
-def _add_limits(parts: Parts, settings: Settings, limiters: _Limiters, timeouts: Timeouts) -> None:
-    parts[LoginLimiter] = limiters.make(LoginLimiter, settings.login_rate_limit, "login")
-    parts.make(ScanLimits, make_limiter=partial(limiters.make, RateLimiter))
-    parts.make(Concurrency, patience=timeouts.concurrency)
-
-
-def _add_operations(parts: Parts, settings: Settings, timeouts: Timeouts) -> None:
-    parts.make(PrometheusMetrics, sweeps=sweep_names(settings))
-    parts.make(Readiness, notice_seconds=timeouts.proxy_notice)
-    parts.make(StaffReads, is_on=settings.staff_reads)
-    parts.make(Background, farewell_seconds=timeouts.background_farewell)
-    parts.make(Retries, pause=timeouts.retries)
 
 
 def _add_outbound(parts: Parts, limiters: _Limiters, timeouts: Timeouts) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from wxauth.core.logs import get_logger
 from wxauth.service.probes import Readiness
 from wxauth.service.server import ENDING_FILE
-from wxauth.service.shared_counts import folder_of_serve
+from wxauth.service.shared_counts import own_counts_folder
 from wxauth.service.starting import can_replace, end_if_signalled, end_process
 
 log = get_logger()
@@ -68,7 +68,7 @@ class _Leaving:
         readiness.is_leaving = True
         # The supervisor creates the file `ENDING_FILE` before it ends all workers. If the supervisor itself has died,
         # `leave_without_parent` has deleted the folder.
-        folder = folder_of_serve()
+        folder = own_counts_folder()
         readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING_FILE).exists()
         # SIGINT comes from a developer at a terminal, who has no proxy, or from a supervisor that must not wait.
         seconds = 0.0 if number == signal.SIGINT else self.notice_seconds
@@ -78,7 +78,7 @@ class _Leaving:
 
     def leave_without_parent(self, sentinel: int) -> None:
         self.loop.remove_reader(sentinel)
-        folder = folder_of_serve()
+        folder = own_counts_folder()
         if folder is not None:
             # The parent can no longer delete the folder. The other workers delete it at the same time.
             shutil.rmtree(folder, ignore_errors=True)

@@ -2,9 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta
+from functools import partial
 from http import HTTPStatus
 from itertools import product
 from pathlib import Path
@@ -62,15 +63,11 @@ class Processes(Collector):
     def collect(self) -> Iterator[Metric]:
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for name, pid in process_ids().items():
-            for metric in _process_metrics(pid):
+            for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
                 kind = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
                 family = families.setdefault(metric.name, kind(metric.name, metric.documentation, labels=["worker"]))
                 family.add_metric([name], metric.samples[0].value)
         yield from families.values()
-
-
-def _process_metrics(pid: int) -> Iterable[Metric]:
-    return ProcessCollector(pid=lambda: pid, registry=None).collect()
 
 
 @part
@@ -86,8 +83,8 @@ class PrometheusMetrics(Collector):
     apps: Apps
     sweeps: Sequence[str]
     routes: Sequence[Route] = ()
-    _statistics: Statistics | None = field(default=None, init=False)  # None if the latest query has failed
-    _statistics_at: datetime | None = field(default=None, init=False)
+    # With the time of the query. None if the latest query has failed.
+    _statistics: tuple[Statistics, datetime] | None = field(default=None, init=False)
     # The query might still be running, or might have failed.
     _query_began_at: datetime | None = field(default=None, init=False)
 
@@ -121,11 +118,12 @@ class PrometheusMetrics(Collector):
             REQUESTS.make_first(*product(sorted(route.methods or ()), [route.path], statuses))
 
     def _statistics_gauges(self) -> Iterator[Metric]:
-        if self._statistics is None or self._statistics_at is None:
+        if self._statistics is None:
             return
-        seconds_since_query = (self.clock() - self._statistics_at).total_seconds()
+        statistics, queried_at = self._statistics
+        seconds_since_query = (self.clock() - queried_at).total_seconds()
         for name, column in Statistics.model_fields.items():
-            value = getattr(self._statistics, name)
+            value = getattr(statistics, name)
             if value and name.endswith("_seconds"):
                 # The value is an age, which has grown since the query. 0 means that there is nothing with an age.
                 value += seconds_since_query
@@ -141,8 +139,7 @@ class PrometheusMetrics(Collector):
         self._query_began_at = now
         try:
             async with asyncio.timeout(STATISTICS_PATIENCE_SECONDS):
-                self._statistics = await self.database.one(STATISTICS, sweeps=self.sweeps, now=now)
-                self._statistics_at = now
+                self._statistics = await self.database.one(STATISTICS, sweeps=self.sweeps, now=now), now
         except (StorageUnavailable, TimeoutError):
             self._statistics = None
 

@@ -62,7 +62,7 @@ def _try_lock(path: Path) -> bool:
     return True  # the file stays open, so that this process holds the lock until it ends
 
 
-def folder_of_serve() -> Path | None:
+def own_counts_folder() -> Path | None:
     """Return the folder that `wxauth serve`, not the operator, has created. It may have been deleted."""
     folder = Path(os.environ.get(COUNTS_VARIABLE, ""))
     return folder if folder.name.startswith(COUNTS_FOLDER_PREFIX) else None
