@@ -30,7 +30,7 @@ class UserFields(SQLModel):
     """The fields of a user. The other columns, which few statements need, are fields of `User` in `users/models.py`."""
 
     id: UUID = Field(primary_key=True)
-    unionid: str | None = Field(sa_type=Text)  # the table `unionids` contains all of them, if there are several
+    unionid: str | None = Field(sa_type=Text)  # one of several, all of which are in the table `unionids`
     nickname: str | None = Field(sa_type=Text)
     avatar_url: str | None = Field(sa_type=Text)
     phone: str | None = Field(sa_type=Text)
