@@ -253,7 +253,7 @@ class Database(_Reader):
     async def snapshot(self, *, patience: float | None = None) -> AsyncIterator[Snapshot]:
         """Open a snapshot of the database for long reads.
 
-        `patience` limits the seconds for each statement, and between two statements.
+        `patience` limits the seconds for each statement, and between two statements. None means no limit.
         """
         if self.held_because is not None:
             raise DatabaseHeld(self.held_because)
@@ -291,7 +291,7 @@ class Database(_Reader):
         try:
             try:
                 return await self._begin_on(await self._connections.acquire(), begin_sql)
-            except ConnectionLost:
+            except ConnectionLost:  # perhaps while it was idle in the pool
                 return await self._begin_on(await self._connections.acquire(), begin_sql)
         except Exception as exc:
             raise_if_unavailable(exc)
