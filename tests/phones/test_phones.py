@@ -42,11 +42,11 @@ from tests.world import (
 from wxauth.core.background import RETRY_PAUSE_SECONDS
 from wxauth.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_house, sweep
 from wxauth.phones.phones import (
+    FAREWELL_SECONDS,
     MAX_CALLS_IN_PROGRESS,
     MAX_IN_PROGRESS_OF_IDENTITY,
     PAUSES_FOR_OTHERS_SECONDS,
     UNTOUCHED_FOR,
-    WECHAT_SHUTDOWN_SECONDS,
     Phones,
 )
 from wxauth.service.build import TIMEOUTS, Timeouts
@@ -65,7 +65,7 @@ HASTE = 10
 HURRIED = Timeouts(
     retries=RETRY_PAUSE_SECONDS / HASTE,
     phones_of_others=[pause / HASTE for pause in PAUSES_FOR_OTHERS_SECONDS],
-    phones_farewell=WECHAT_SHUTDOWN_SECONDS / HASTE,
+    phones_farewell=FAREWELL_SECONDS / HASTE,
     wechat_busy=[pause / HASTE for pause in BUSY_PAUSES_SECONDS],
 )
 """The waiting times of production, divided by `HASTE`."""

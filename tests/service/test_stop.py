@@ -20,7 +20,7 @@ from tests.web.misbehaving import read_all
 from tests.world import Server
 from wxauth.core.background import LAST_ROUND_SECONDS, LAST_STORE_SECONDS
 from wxauth.core.connecting import CLOSE_TIMEOUT_SECONDS
-from wxauth.phones.phones import WECHAT_SHUTDOWN_SECONDS
+from wxauth.phones.phones import FAREWELL_SECONDS
 from wxauth.service import server as own_server
 from wxauth.service.probes import PROXY_NOTICE_SECONDS
 
@@ -31,7 +31,7 @@ LOGOUT = b"POST /v1/logout HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" 
 
 @pytest.mark.no_database
 def test_a_worker_is_not_killed_before_its_parts_have_ended() -> None:
-    parts = WECHAT_SHUTDOWN_SECONDS + LAST_ROUND_SECONDS + LAST_STORE_SECONDS + CLOSE_TIMEOUT_SECONDS
+    parts = FAREWELL_SECONDS + LAST_ROUND_SECONDS + LAST_STORE_SECONDS + CLOSE_TIMEOUT_SECONDS
     assert PROXY_NOTICE_SECONDS + own_server.DRAIN_SECONDS + parts <= own_server.END_SECONDS
 
 

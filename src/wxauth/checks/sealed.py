@@ -20,7 +20,7 @@ from wxauth.events.webhook_queries import ALL_WEBHOOKS
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey, signing_key_of
 from wxauth.keys.queries import PUBLISHED
-from wxauth.phones.queries import PENDING_ANSWERS, StoredAnswer
+from wxauth.phones.queries import PENDING_ANSWERS, UnsettledAnswer
 from wxauth.session_keys.queries import SealedSessionKey
 
 Row = TypeVar("Row")
@@ -61,7 +61,7 @@ class SealedKind(Generic[Row]):
 SEALED_SESSION_KEYS: Final[SealedKind[SealedSessionKey]] = SealedKind(
     lambda key: [(key.sealed, sealing.session_key_context(key.app_id, key.openid))]
 )
-SEALED_PHONE_ANSWERS: Final[SealedKind[StoredAnswer]] = SealedKind(
+SEALED_PHONE_ANSWERS: Final[SealedKind[UnsettledAnswer]] = SealedKind(
     lambda answer: [(answer.sealed, sealing.phone_answer_context(answer.code_hash))]
 )
 SEALED_WEBHOOKS: Final[SealedKind[Webhook]] = SealedKind(

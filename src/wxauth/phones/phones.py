@@ -44,17 +44,17 @@ KEPT_IN_MEMORY_SECONDS: Final = 600.0  # while the database is unavailable
 # The request that fetched a younger response might still be about to bind the number.
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
 
-# Together, they leave some of the connections to WeChat (`DEFAULT_MAX_CONNECTIONS`) to logins while this API hangs.
+# If this API hangs, so many calls still leave some of the connections (`DEFAULT_MAX_CONNECTIONS`) to logins.
 MAX_CALLS_IN_PROGRESS: Final = 200
-# The taps and retries of an honest user cause fewer requests and calls.
+# An honest user's taps and retries cause fewer requests and calls at a time.
 MAX_IN_PROGRESS_OF_IDENTITY: Final = 20
-# Shorter than a late response may take, because a process that ends too slowly is killed (`END_SECONDS`).
-WECHAT_SHUTDOWN_SECONDS: Final = 6.0
+# This is less than `LATE_ANSWER_SECONDS`, because a process that ends too slowly is killed (`END_SECONDS`).
+FAREWELL_SECONDS: Final = 6.0
 
-# Each pause comes before a look whether another process has stored the response. Together, they last longer than the
-# pause after which that process repeats a failed storage (`RETRY_PAUSE_SECONDS`).
+# After each pause, this process checks whether another process has stored the response. Together, the pauses are longer
+# than the one after which the other process retries a failed storage (`RETRY_PAUSE_SECONDS`).
 PAUSES_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
-_ANSWER: Final = "phone_answer"
+_KIND_OF_RETRY: Final = "phone_answer"
 _USER_IS_GONE: Final = "the user has just been banned or erased, or has requested erasure"
 _NOT_CAUSED_BY_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
 
@@ -95,7 +95,7 @@ class Phones:
     concurrency: Concurrency
     kept_in_memory_seconds: float = KEPT_IN_MEMORY_SECONDS
     pauses_for_others_seconds: Sequence[float] = PAUSES_FOR_OTHERS_SECONDS
-    farewell_seconds: float = WECHAT_SHUTDOWN_SECONDS
+    farewell_seconds: float = FAREWELL_SECONDS
     _in_progress: Places[tuple[str, str]] = field(
         init=False,
         default_factory=partial(
@@ -109,7 +109,7 @@ class Phones:
         """Bind the number behind a code. If the identity sends the code again, use WeChat's stored response.
 
         Raises: InvalidCode, if the user must tap again; PhoneTaken; InvalidToken, if the user has just been banned or
-        erased, or is about to be erased, or if the identity has just moved.
+            erased, or is about to be erased, or if the identity has just moved.
         """
         app = self.apps.find(user.app_id)
         if not app.is_mini_program:
@@ -129,7 +129,9 @@ class Phones:
                 raise InvalidToken(_USER_IS_GONE)
         return outcome
 
-    async def _bind_in_turn(self, answer: queries.StoredAnswer, user_id: UUID) -> UserInSession | queries.PhoneRefusal:
+    async def _bind_in_turn(
+        self, answer: queries.UnsettledAnswer, user_id: UUID
+    ) -> UserInSession | queries.PhoneRefusal:
         # The request waits in the queue without a transaction, which would stay open while it waits for the user's
         # lock. The identity takes the place of a session, because a response names no session.
         try:
@@ -166,9 +168,9 @@ class Phones:
             log.error("phone_answers_lost", answers=len(unanswered), reason=reason)
         await cancel(task for call in remaining for task in (call.fetch, call.storage))
 
-    async def _find_or_fetch(self, sent: _SentCode) -> queries.StoredAnswer | UserInSession:
+    async def _find_or_fetch(self, sent: _SentCode) -> queries.UnsettledAnswer | UserInSession:
         # This process might still hold the response in memory, because the database was down.
-        await self.retries.run_now(_ANSWER, sent.hash)
+        await self.retries.run_now(_KIND_OF_RETRY, sent.hash)
         answer = await queries.find_answer(self.database, sent.hash)
         if answer is not None:
             return answer
@@ -187,7 +189,7 @@ class Phones:
             raise InvalidToken(_USER_IS_GONE)
         return answer
 
-    async def _find_from_others(self, code_hash: bytes) -> queries.StoredAnswer | UserInSession | None:
+    async def _find_from_others(self, code_hash: bytes) -> queries.UnsettledAnswer | UserInSession | None:
         for pause in self.pauses_for_others_seconds:
             await asyncio.sleep(pause)
             answer = await queries.find_answer(self.database, code_hash)
@@ -208,7 +210,8 @@ class Phones:
     def _start_call(self, sent: _SentCode) -> _Call:
         if len(self._calls) >= MAX_CALLS_IN_PROGRESS:
             raise errors.RateLimited("too many phone number requests are in progress", retry_after=RETRY_AFTER_SECONDS)
-        # Both run in tasks of their own, because they must finish even if the request is cancelled or too late.
+        # The call and the storage are separate tasks, because they must finish even if this request is cancelled, or
+        # has been answered before WeChat responds.
         fetch = asyncio.create_task(self._exchange(sent))
         storage = asyncio.create_task(self._store_when_fetched(fetch, sent))
         call = _Call(fetch, storage)
@@ -241,7 +244,7 @@ class Phones:
     async def _store_when_fetched(self, fetch: asyncio.Task[Mapping[str, Any]], sent: _SentCode) -> None:
         phone_info = await fetch
         app_id = sent.app.app_id
-        answer = queries.StoredAnswer(
+        answer = queries.UnsettledAnswer(
             code_hash=sent.hash,
             app_id=app_id,
             openid=sent.openid,
@@ -253,16 +256,16 @@ class Phones:
             await store()
         except (Exception, asyncio.CancelledError) as exc:  # `aclose` cancels the storage, and `retries` closes later
             self.retries.put_off(
-                _ANSWER, sent.hash, store, failure=exc, patience=self.kept_in_memory_seconds, app_id=app_id
+                _KIND_OF_RETRY, sent.hash, store, failure=exc, patience=self.kept_in_memory_seconds, app_id=app_id
             )
             raise
 
-    async def _store(self, answer: queries.StoredAnswer) -> None:
-        if not await queries.add_phone_answer(self.database, answer):
+    async def _store(self, answer: queries.UnsettledAnswer) -> None:
+        if not await queries.add_answer(self.database, answer):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
 
     async def _bind(
-        self, answer: queries.StoredAnswer, *, is_late: bool = False
+        self, answer: queries.UnsettledAnswer, *, is_late: bool = False
     ) -> UserInSession | queries.PhoneRefusal:
         """With `is_late`, the request that fetched the response has ended, so users are not merged."""
         now = self.clock()
@@ -277,7 +280,7 @@ class Phones:
             log.info("phone_bound", user_id=outcome.id, app_id=answer.app_id, is_late=is_late)
         return outcome
 
-    async def _open_phone(self, answer: queries.StoredAnswer, *, now: datetime) -> str:
+    async def _open_phone(self, answer: queries.UnsettledAnswer, *, now: datetime) -> str:
         phone_info = self.sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
         try:
             return e164_of(from_json(phone_info), app_id=answer.app_id)
@@ -287,7 +290,7 @@ class Phones:
             raise
 
     async def _link(
-        self, answer: queries.StoredAnswer, phone: str, *, now: datetime
+        self, answer: queries.UnsettledAnswer, phone: str, *, now: datetime
     ) -> UserInSession | queries.PhoneRefusal:
         linked = await queries.link_phone(
             self.database,

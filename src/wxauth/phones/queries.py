@@ -1,7 +1,7 @@
 """The table of WeChat's responses to phone codes, and the statements that store them and bind their numbers to users.
 
-A response is settled when its number is bound. The row is kept for a while without the number, so that the same code
-still succeeds.
+A response is settled when its number is bound, or when its user is merged into the holder of the number. The row is
+kept for a while without the number, so that the same code still succeeds.
 """
 
 from collections.abc import Collection, Sequence
@@ -28,50 +28,38 @@ from wxauth.users.status_queries import lock_users
 from wxauth.users.user_queries import USER_OF_IDENTITY, lock_user_of_identity
 
 
-class PhoneAnswerRow(SQLModel, table=True):
+class StoredPhoneAnswer(SQLModel, table=True):
     """WeChat's responses to phone codes. Each costs money, and WeChat returns it only once."""
 
     __tablename__ = "phone_answers"
 
-    code_hash: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """The SHA-256 of the app id, the openid and the phone code."""
+    code_hash: bytes = Field(sa_type=BYTEA, primary_key=True)  # SHA-256 of the app id, the openid and the phone code
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
-    sealed: bytes | None = Field(sa_type=BYTEA)
-    """WeChat's `phone_info`, encrypted; null from `settled_at` on."""
-    asked_at: datetime = Field(sa_type=TIME)
-    """The time of the request for which wxauth called WeChat."""
+    sealed: bytes | None = Field(sa_type=BYTEA)  # WeChat's `phone_info`, encrypted; null from `settled_at` on
+    asked_at: datetime = Field(sa_type=TIME)  # the time of the request for which wxauth called WeChat
+    # After a refusal, wxauth tries again only if a request contains the same code.
     refused_at: datetime | None = Field(sa_type=TIME)
-    """After a refusal, wxauth tries again only if a request contains the same code."""
     settled_at: datetime | None = Field(sa_type=TIME)
-    """The number was bound then, or its user was merged into the holder of the number."""
-
-
-MOVED: Final = "moved"
-"""The reason in `user.phone_removed` if another user has verified the number."""
 
 
 class PhoneRefusal(StrEnum):
     CANNOT_LOG_IN = "cannot_log_in"  # also if the identity has just moved to another user
-    ERASED = "erased"
-    """The user who shared the number was erased, and the identity belongs to a later user."""
+    ERASED = "erased"  # The user who shared the number was erased, and the identity belongs to a later user.
     WITHDRAWN = "withdrawn"  # in WeChat, or by the user, staff or an operator, after the user shared it
-    TAKEN = "taken"
-    """Another user has verified the number."""
-    OUTDATED = "outdated"
-    """The user has since bound another number. This occurs only with `is_late`."""
+    TAKEN = "taken"  # Another user has verified the number.
+    OUTDATED = "outdated"  # The user has since bound another number. This occurs only with `is_late`.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredAnswer:
+class UnsettledAnswer:
     """A response from WeChat that is not settled yet."""
 
     code_hash: bytes = field(repr=False)
     app_id: str
     openid: str
     sealed: bytes = field(repr=False)
-    asked_at: datetime
-    """The time of the request. What the user does after it takes precedence over the response."""
+    asked_at: datetime  # What the user has done since this request takes precedence over the response.
 
     @property
     def identity(self) -> dict[str, str]:
@@ -94,7 +82,7 @@ INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at)
 VALUES (:code_hash, :app_id, :openid, :sealed, :asked_at)
 ON CONFLICT (code_hash) DO NOTHING
 """)
-PENDING_ANSWERS: Final = Statement[StoredAnswer]("""
+PENDING_ANSWERS: Final = Statement[UnsettledAnswer]("""
 SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE sealed IS NOT NULL AND refused_at IS NULL AND asked_at < :asked_before
  ORDER BY asked_at LIMIT :size
@@ -162,7 +150,7 @@ _HOLDERS: Final = Statement[UUID](
     "SELECT id FROM users WHERE phone = :phone AND phone_verified_at IS NOT NULL AND id <> :user_id LIMIT 2"
 )
 # A value that was encrypted with the current key begins with its prefix.
-ANSWERS_SEALED_OTHERWISE: Final = Statement[StoredAnswer]("""
+ANSWERS_SEALED_OTHERWISE: Final = Statement[UnsettledAnswer]("""
 SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE code_hash > :after AND sealed IS NOT NULL AND substring(sealed FOR octet_length(:prefix::bytea)) <> :prefix
  ORDER BY code_hash LIMIT :size
@@ -174,14 +162,14 @@ DELETE_UNCHANGED: Final = Statement[bytes](
 sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
 
 
-async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserInSession | None:
+async def find_answer(database: Database, code_hash: bytes) -> UnsettledAnswer | UserInSession | None:
     """Return the response to a code, or its user if the response is settled; None if no response is stored."""
     row = await database.row(_FIND, code_hash=code_hash)
     if row is None:
         return None
     if row.sealed is None:
         return row  # an `_AnswerAndUser` is also a `UserInSession`
-    return StoredAnswer(
+    return UnsettledAnswer(
         code_hash=code_hash,
         app_id=row.app_id,
         openid=row.openid,
@@ -190,7 +178,7 @@ async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Us
     )
 
 
-async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
+async def add_answer(database: Database, answer: UnsettledAnswer) -> bool:
     """Store a response, unless it is stored already. Return False if its identity has been erased."""
     try:
         await database.run(_ADD, **asdict(answer))
@@ -201,7 +189,7 @@ async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
 
 @retrying(detail="too many concurrent changes to this number")
 async def bind_phone(
-    database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, is_late: bool, now: datetime
+    database: Database, answer: UnsettledAnswer, phone: str, *, policy: PhonePolicy, is_late: bool, now: datetime
 ) -> UserInSession | PhoneRefusal:
     """Bind the number of a response, and return the changed user, or the reason for a refusal.
 
@@ -239,7 +227,7 @@ async def bind_phone(
 @retrying()
 async def link_phone(
     database: Database,
-    answer: StoredAnswer,
+    answer: UnsettledAnswer,
     phone: str,
     *,
     verified_since: datetime,
@@ -279,9 +267,9 @@ async def link_phone(
 
 
 async def _lock_user_and_losers(
-    transaction: Transaction, answer: StoredAnswer, phone: str, *, verified_until: datetime | None
+    transaction: Transaction, answer: UnsettledAnswer, phone: str, *, verified_until: datetime | None
 ) -> tuple[UUID | None, Sequence[UUID]]:
-    """Return the response's user, and the users who would lose the number, which may include that user."""
+    """Return the locked user of the response, and the users who would lose the number, which may include that user."""
     await transaction.value(_LOCK_NUMBER, phone=phone)
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
     # One statement locks all of these users, because users must always be locked in the order of their ids.
@@ -298,13 +286,13 @@ async def _clear_number(
 ) -> None:
     cleared = await transaction.rows(_CLEAR_NUMBER, user_ids=losers, phone=phone, verified_by=verified_by)
     for user_id, had_verified in cleared:
-        data = {"reason": MOVED} if had_verified else None
+        data = {"reason": "moved"} if had_verified else None  # "moved" means that another user has verified the number
         await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=user_id, data=data)
 
 
 async def _refusal(
     transaction: Transaction,
-    answer: StoredAnswer,
+    answer: UnsettledAnswer,
     user_id: UUID,
     phone: str,
     *,
@@ -329,7 +317,7 @@ async def _refusal(
 
 
 async def _store_refusal(
-    transaction: Transaction, answer: StoredAnswer, refusal: PhoneRefusal, *, now: datetime
+    transaction: Transaction, answer: UnsettledAnswer, refusal: PhoneRefusal, *, now: datetime
 ) -> None:
     if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
         await transaction.run(_DELETE_ANSWER, code_hash=answer.code_hash)
@@ -337,7 +325,7 @@ async def _store_refusal(
         await transaction.run(REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
 
 
-async def _settle(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
+async def _settle(transaction: Transaction, answer: UnsettledAnswer, *, now: datetime) -> bool:
     """Return False if the response was already settled. The caller must have locked the response's user."""
     was_pending = await transaction.value(_SETTLE, code_hash=answer.code_hash, now=now) is not None
     if was_pending:

@@ -86,7 +86,7 @@ class Timeouts:
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
     backchannel_logouts: float = logout_tokens.LOGOUT_TIMEOUT_SECONDS
     background_farewell: float = FINISH_SECONDS
-    phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
+    phones_farewell: float = phones.FAREWELL_SECONDS
     # After each of these pauses, the process checks whether another process has stored the response.
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS_SECONDS
     proxy_notice: float | None = PROXY_NOTICE_SECONDS  # None if the process waits for no proxy

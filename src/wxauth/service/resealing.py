@@ -27,7 +27,7 @@ from wxauth.core.upkeep import Reseal
 from wxauth.events.webhook_queries import ALL_WEBHOOKS, change_webhook, reseal_webhook
 from wxauth.keys.queries import PUBLISHED, lock_keys, reseal_key, store_keys
 from wxauth.outbound.signatures import new_webhook_secret
-from wxauth.phones.queries import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, StoredAnswer, reseal_answer
+from wxauth.phones.queries import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, UnsettledAnswer, reseal_answer
 from wxauth.session_keys.queries import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 
 PAGE_SIZE: Final = 1000
@@ -185,7 +185,7 @@ async def _forget_signing_keys(database: Database, sealer: Sealer, now: datetime
     return len(stored) - len(opened)
 
 
-async def _phone_answers(database: Database, sealer: Sealer, page_size: int) -> AsyncIterator[StoredAnswer]:
+async def _phone_answers(database: Database, sealer: Sealer, page_size: int) -> AsyncIterator[UnsettledAnswer]:
     after = b""
     while page := await database.rows(ANSWERS_SEALED_OTHERWISE, prefix=sealer.prefix, after=after, size=page_size):
         for answer in page:
