@@ -12,7 +12,6 @@ from wxauth.clients.clients import Credentials, find_site
 from wxauth.clients.credentials import basic_credentials, check_secret
 from wxauth.clients.documents import ClientDocument, ClientDocuments, client_at, is_allowed_url
 from wxauth.clients.fetched import PAUSE
-from wxauth.clients.forms import FORM_TYPE, MAX_ESCAPES, media_type_of
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError, invalid_client
 from wxauth.clients.queries import FIND_WITH_SECRETS
@@ -22,7 +21,11 @@ from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.settings.settings import Settings
+from wxauth_guard.errors import FieldError, InvalidRequest
 
+FORM_TYPE: Final = "application/x-www-form-urlencoded"
+# Decoding 64 KiB of percent signs would take 35 ms, in which the process handles no other request.
+_MAX_ESCAPES: Final = 8192
 MAX_PARAMETER_LENGTH: Final = 4096
 # The limit is for the parameters in `_LONG`. A picture URL or many roles make an `id_token_hint` longer.
 MAX_TOKEN_LENGTH: Final = 8192
@@ -45,6 +48,7 @@ _NAMES_IN_ERRORS: Final = frozenset(
 # `state` is among these, so that `sites.requests`, which has a lower limit, can tell the site that it is too long.
 _LONG: Final = ("id_token_hint", "access_token", "client_assertion", "state")
 _MAX_PARAMETERS: Final = 100
+_MAX_FORM_FIELDS: Final = 128  # because the process handles no other request while it parses a form
 _ASSERTION: Final = "client_assertion"
 _ASSERTION_TYPE: Final = "client_assertion_type"
 
@@ -88,8 +92,7 @@ class Unreadable(OAuthError):
 
 def parse_parameters(text: str) -> Parameters:
     """Return the parameters in a percent-encoded query or form, as `check_parameters` does."""
-    # While the process decodes percent signs, it handles no other request.
-    if text.count("%") > MAX_ESCAPES:
+    if text.count("%") > _MAX_ESCAPES:
         raise OAuthError("invalid_request", "there are too many percent-encoded characters")
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
@@ -132,6 +135,11 @@ def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -
     return {"requestBody": body}
 
 
+def media_type_of(request: Request, *, default: str) -> str:
+    """Return the media type of a request's body, in lower case; `default` if the request has no `Content-Type`."""
+    return request.headers.get("content-type", default).partition(";")[0].strip().lower()
+
+
 def is_form(request: Request) -> bool:
     """Return whether the request is a POST with a form. Without a `Content-Type`, the body counts as a form."""
     return request.method == "POST" and media_type_of(request, default=FORM_TYPE) == FORM_TYPE
@@ -161,6 +169,24 @@ async def form_of(request: Request) -> Parameters:
         raise OAuthError("invalid_request", "the body isn't UTF-8") from None
     refuse_repeated(form)
     return form
+
+
+async def form_values(request: Request, name: str) -> list[str]:
+    """Return the non-empty values of a field in the form of a service, whose errors are not those of OAuth.
+
+    Raises: InvalidRequest, if the form is not UTF-8, contains too many fields or percent signs, or arrives too late;
+        PayloadTooLarge.
+    """
+    # Each call parses the whole form, which is quick because of the two limits.
+    form = await request.body()
+    if form.count(b"&") >= _MAX_FORM_FIELDS:
+        raise InvalidRequest.of("body", f"Must have at most {_MAX_FORM_FIELDS} fields")
+    if form.count(b"%") > _MAX_ESCAPES:
+        raise InvalidRequest.of("body", f"Must have at most {_MAX_ESCAPES} percent-encoded characters")
+    try:
+        return [value for field, value in parse_qsl(form.decode()) if field == name]
+    except ValueError:
+        raise InvalidRequest("the body isn't UTF-8", errors=[FieldError("body", "Not UTF-8")]) from None
 
 
 @part

@@ -9,8 +9,8 @@ from starlette.requests import Request
 
 from wxauth.clients.clients import Credentials
 from wxauth.clients.credentials import basic_credentials, check_secret
-from wxauth.clients.forms import FORM_TYPE, form_values, media_type_of
 from wxauth.clients.models import SITE_SCOPE_NAMES, Scope
+from wxauth.clients.oauth_requests import FORM_TYPE, form_values, media_type_of
 from wxauth.clients.queries import FIND_SERVICE, ServiceClient
 from wxauth.clients.rules import is_client_name, service_scopes_in
 from wxauth.core.clock import Clock

@@ -8,8 +8,7 @@ from pydantic import Field
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
-from wxauth.clients.forms import form_values
-from wxauth.clients.oauth_requests import form_parameters
+from wxauth.clients.oauth_requests import form_parameters, form_values
 from wxauth.clients.service_clients import IntrospectingClientDep
 from wxauth.core.database import Database
 from wxauth.errors import PayloadTooLarge
