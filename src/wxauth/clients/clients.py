@@ -31,7 +31,7 @@ REMOVED_PAGE_SIZE: Final = 1000  # in each table, because logins of these sessio
 _PAGES_PER_REPORT: Final = 10
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
 
-NO_SUCH_CLIENT: Final = no_such("service client")
+UNKNOWN_CLIENT: Final = no_such("service client")
 NAME_TAKEN: Final = "a service client with this name already exists"
 NAME_REMOVED: Final = "the sessions of the removed client with this name are still being ended, which can take minutes"
 CLIENT_IS_PUBLIC: Final = "belongs to a public client, which has no secret"
@@ -92,7 +92,7 @@ class ClientChanges:
         async with self.database.begin() as transaction:
             before = await transaction.row(queries.LOCK, name=name)
             if before is None:
-                raise NotFound(NO_SUCH_CLIENT)
+                raise NotFound(UNKNOWN_CLIENT)
             after = change_client(before, changes)
             self._check_name_of_site(after, kinds)
             values = after.model_dump()
@@ -164,7 +164,7 @@ async def renew_secret(
         # `FIND_SERVICE` finds every client, including public ones.
         if await database.row(queries.FIND_SERVICE, name=name) is not None:
             raise InvalidRequest.of("name", CLIENT_IS_PUBLIC)
-        raise NotFound(NO_SUCH_CLIENT)
+        raise NotFound(UNKNOWN_CLIENT)
     return Credentials(name, secret), scopes
 
 
@@ -178,7 +178,7 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
         if is_removed:
             await record_event(transaction, EventType.CLIENT_REMOVED, by=by, at=now, data={"name": name})
     if not is_removed and await database.value(queries.SESSIONS_LEFT, name=name) is None:
-        raise NotFound(NO_SUCH_CLIENT)
+        raise NotFound(UNKNOWN_CLIENT)
     with suppress(StorageUnavailable):  # the client stays removed even if ending the sessions fails
         await queries.end_removed_page(database, size=REMOVED_PAGE_SIZE, name=name, now=now)
 

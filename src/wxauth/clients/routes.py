@@ -30,7 +30,7 @@ ClientName = Annotated[
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE_NAMES]})]
 router = Router("admin")
 # These failures are examples in the API's documentation.
-_NO_SUCH_CLIENT: Final = NotFound(clients.NO_SUCH_CLIENT)
+_NO_SUCH_CLIENT: Final = NotFound(clients.UNKNOWN_CLIENT)
 _WRONG_URI: Final = WrongClient("redirect_uris", HOST_RULE)
 _HAS_NO_SECRET: Final = InvalidRequest.of("name", clients.CLIENT_IS_PUBLIC)
 

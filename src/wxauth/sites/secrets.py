@@ -23,7 +23,7 @@ _SCENE_BYTES: Final = 16
 _SCENE_LENGTH: Final = 22  # `_SCENE_BYTES` in base64url without padding
 SCENE: Final = re.compile(rf"[A-Za-z0-9_-]{{{_SCENE_LENGTH}}}", re.ASCII)
 PAGE_ID: Final = SCENE  # `page_id_of` makes it as long as a scene.
-NO_SUCH_PAGE: Final = "this browser doesn't show this page"
+UNKNOWN_PAGE: Final = "this browser doesn't show this page"
 
 _USER_CODE_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so that no words appear (RFC 8628, section 6.1)
 _USER_CODE_LENGTH: Final = 8
@@ -54,7 +54,7 @@ def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
     Raises: NotFound, if the browser has no cookie, or if the id is malformed.
     """
     if not cookie or not PAGE_ID.fullmatch(page_id):
-        raise NotFound(NO_SUCH_PAGE)
+        raise NotFound(UNKNOWN_PAGE)
     return {"page_hash": hash_of(page_id), "browser_hash": hash_of(cookie)}
 
 

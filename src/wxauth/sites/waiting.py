@@ -15,7 +15,7 @@ from wxauth.sites.door import MAX_PRESSES
 from wxauth.sites.models import Stage
 from wxauth.sites.queries import LockedLogin, SiteLogin
 from wxauth.sites.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
-from wxauth.sites.secrets import NO_SUCH_PAGE, page_hashes
+from wxauth.sites.secrets import UNKNOWN_PAGE, page_hashes
 
 
 class PressesUsedUp(RateLimited):
@@ -40,7 +40,7 @@ async def find_open_page(database: Database, page_id: str, browser: Browser, *, 
     """Return the login that this page of this browser shows. Raises: NotFound, if there is no open page."""
     page = await database.row(queries.BY_PAGE, **page_hashes(page_id, browser.cookie))
     if page is None or not page.is_page_open(now):
-        raise NotFound(NO_SUCH_PAGE)
+        raise NotFound(UNKNOWN_PAGE)
     return page
 
 
@@ -48,7 +48,7 @@ async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: date
     """Lock the row of a page, to record a press of its button. Raises: NotFound, if the page has ended."""
     locked = await transaction.row(queries.LOCK, id=page.id, now=now)
     if locked is None or not locked.is_page_open(now):
-        raise NotFound(NO_SUCH_PAGE)
+        raise NotFound(UNKNOWN_PAGE)
     return locked
 
 

@@ -29,7 +29,7 @@ from wxauth.sites.doors.scans import NUMBER_DIGITS
 from wxauth.sites.models import UNDECIDED, Stage
 from wxauth.sites.queries import LockedLogin, SiteLogin
 from wxauth.sites.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
-from wxauth.sites.secrets import NO_SUCH_PAGE, new_scene
+from wxauth.sites.secrets import UNKNOWN_PAGE, new_scene
 from wxauth.sites.waiting import find_open_page, lock_open_page, next_press
 
 _NUMBER: Final = re.compile(rf"[0-9]{{{NUMBER_DIGITS}}}")
@@ -105,7 +105,7 @@ class Links:
             page = await transaction.row(queries.LOCK, id=found_page.id, now=now)
             link = await transaction.row(queries.LOCK, id=found_link.id, now=now)
             if page is None or not page.is_page_open(now):
-                raise NotFound(NO_SUCH_PAGE)
+                raise NotFound(UNKNOWN_PAGE)
             if link is None or link.openid != found_link.openid or link.claimed_session_id is None:
                 # The link was deleted, no phone has claimed it, or it has just changed, so that the locked user might
                 # be the wrong user.

@@ -25,7 +25,7 @@ from wxauth.sites.door import AUTHORIZATION_CODE_LASTS, DOOR_LOGINS, Door, DoorO
 from wxauth.sites.queries import SiteLogin
 from wxauth.sites.requests import HINTS, SiteRequest, SiteRequests, refusal
 from wxauth.sites.responses import AUTHORIZE_PATH, Browser, Onward, response_to_site
-from wxauth.sites.secrets import NO_SUCH_PAGE
+from wxauth.sites.secrets import UNKNOWN_PAGE
 from wxauth.sites.waiting import find_open_page
 
 CODES_PER_MINUTE: Final = 60  # from one browser's login
@@ -122,7 +122,7 @@ class SingleSignOn:
         sent = parse_parameters(form)
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         if page.query is None:
-            raise NotFound(NO_SUCH_PAGE)
+            raise NotFound(UNKNOWN_PAGE)
         hint = {name: sent[name] for name in HINTS if name in sent}
         return _PressedPage(page, parse_parameters(page.query), hint)
 
