@@ -14,7 +14,7 @@ from wxauth.core.database import Database
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.models import JWKS_PATH
 from wxauth.settings.settings import Settings
-from wxauth.sites.oauth_routes import REVOKE_PATH, TOKEN_PATH, USERINFO_PATH
+from wxauth.sites.oauth_routes import OPENID_METADATA_PATH, REVOKE_PATH, TOKEN_PATH, USERINFO_PATH
 from wxauth_guard.issuer import METADATA_PATH
 
 # A public client calls these paths from its web page.
@@ -23,12 +23,12 @@ CORS_PATHS: Final = frozenset(
         TOKEN_PATH,
         REVOKE_PATH,
         USERINFO_PATH,
-        "/.well-known/openid-configuration",
+        OPENID_METADATA_PATH,
         METADATA_PATH,
         JWKS_PATH,
     }
 )
-# Unregistered clients, whose origins wxauth does not know, call these paths.
+# Unregistered clients call these paths. wxauth does not know their origins.
 _ANY_ORIGIN_PATHS: Final = CORS_PATHS - {USERINFO_PATH, JWKS_PATH}
 _REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "X-Request-ID")
 _EXPOSED_HEADERS: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
@@ -38,7 +38,8 @@ class Cors:
     """Middleware that allows web pages of other origins to call the service.
 
     Pages at the origins in `CORS_ORIGINS` may call every route except those with PUT, which only services use. Pages of
-    public clients, whose origins are read from the database for each request, may call only `CORS_PATHS`.
+    public clients, whose origins are read from the database for each request, may call only `CORS_PATHS`. If the
+    settings allow clients with documents, all pages may call `_ANY_ORIGIN_PATHS`.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:

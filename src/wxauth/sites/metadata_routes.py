@@ -13,7 +13,14 @@ from wxauth.i18n import languages, lazy_gettext as _
 from wxauth.keys.models import JWKS_MAX_AGE_SECONDS, JWKS_PATH
 from wxauth.settings.resources import Resource
 from wxauth.siblings.introspection_routes import INTROSPECTION_PATH
-from wxauth.sites.oauth_routes import DEVICE_PATH, END_SESSION_PATH, REVOKE_PATH, TOKEN_PATH, USERINFO_PATH
+from wxauth.sites.oauth_routes import (
+    DEVICE_PATH,
+    END_SESSION_PATH,
+    OPENID_METADATA_PATH,
+    REVOKE_PATH,
+    TOKEN_PATH,
+    USERINFO_PATH,
+)
 from wxauth.sites.requests import CHALLENGE_METHOD, RESPONSE_MODES, RESPONSE_TYPE
 from wxauth.sites.responses import AUTHORIZE_PATH
 from wxauth.sites.tokens import GRANT_TYPES
@@ -25,14 +32,14 @@ _SECRET_METHODS: Final = ["client_secret_basic", "client_secret_post"]
 router = Router("keys")
 
 
-def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents: bool = False) -> dict[str, Any]:
+def _metadata(issuer: str, resources: Iterable[Resource] = (), *, allows_documents: bool = False) -> dict[str, Any]:
     # Several resources can have the same scope. Unlike a set, a dict keeps the order of the names.
     scopes = dict.fromkeys(SITE_SCOPE_NAMES)
     for resource in resources:
         scopes.update(dict.fromkeys(resource.scopes))
     methods = [*_SECRET_METHODS, "none"]
     document_features: dict[str, Any] = {}
-    if has_documents:
+    if allows_documents:
         methods.append(PRIVATE_KEY_JWT)
         document_features = {
             "client_id_metadata_document_supported": True,
@@ -72,13 +79,13 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
     }
 
 
-_RESPONSES: dict[int | str, dict[str, Any]] = {
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     HTTPStatus.OK: {"content": {"application/json": {"example": _metadata("https://auth.example.com")}}}
 }
 
 
 @router.get(
-    "/.well-known/openid-configuration",
+    OPENID_METADATA_PATH,
     summary=_("OpenID Connect metadata"),
     operation_id="read_openid_configuration",
     response_model=dict[str, Any],
@@ -96,7 +103,7 @@ async def metadata(settings: SettingsDep) -> JSONResponse:
 
     `/.well-known/openid-configuration` and `/.well-known/oauth-authorization-server` return the same document.
     """
-    document = _metadata(settings.issuer, settings.resources, has_documents=bool(settings.client_documents))
+    document = _metadata(settings.issuer, settings.resources, allows_documents=bool(settings.client_documents))
     return JSONResponse(document, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE_SECONDS}"})
 
 

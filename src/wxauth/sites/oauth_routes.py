@@ -42,6 +42,7 @@ TOKEN_PATH: Final = "/v1/token"  # noqa: S105 - no password
 REVOKE_PATH: Final = "/v1/revoke"
 USERINFO_PATH: Final = "/v1/userinfo"
 END_SESSION_PATH: Final = "/v1/end_session"
+OPENID_METADATA_PATH: Final = "/.well-known/openid-configuration"
 _ASSERTION_PARAMETERS: Final = ("client_assertion_type", "client_assertion")  # RFC 7521, section 4.2
 MAX_USER_AGENT: Final = 512  # characters that wxauth stores
 router = Router("websites")
@@ -94,10 +95,10 @@ class UserinfoAnswer(TypedDict):
 
 def _error_responses(*errors: str) -> dict[int | str, dict[str, Any]]:
     by_status = {
-        400: errors,
-        401: ("invalid_client",),
-        429: ("temporarily_unavailable",),
-        503: ("temporarily_unavailable",),
+        HTTPStatus.BAD_REQUEST: errors,
+        HTTPStatus.UNAUTHORIZED: ("invalid_client",),
+        HTTPStatus.TOO_MANY_REQUESTS: ("temporarily_unavailable",),
+        HTTPStatus.SERVICE_UNAVAILABLE: ("temporarily_unavailable",),
     }
     return {
         status: {
