@@ -213,8 +213,8 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
     methods = _methods(document)
     keys, keys_url = _keys_in(document)
     has_keys = keys is not None or keys_url is not None
-    can_authenticate = "none" in methods or (PRIVATE_KEY_JWT in methods and has_keys)
-    _check_rules(document, client_id, title, redirect_uris, can_authenticate=can_authenticate)
+    has_usable_method = "none" in methods or (PRIVATE_KEY_JWT in methods and has_keys)
+    _check_rules(document, client_id, title, redirect_uris, has_usable_method=has_usable_method)
     alg = document.get("token_endpoint_auth_signing_alg")  # if absent, the client may use any algorithm
     return ClientDocument(
         client=client_at(client_id, title, redirect_uris),
@@ -236,7 +236,7 @@ def _json_object_in(body: bytes) -> Mapping[str, Any]:
 
 
 def _check_rules(
-    document: Mapping[str, Any], client_id: str, title: str, redirect_uris: Sequence[str], *, can_authenticate: bool
+    document: Mapping[str, Any], client_id: str, title: str, redirect_uris: Sequence[str], *, has_usable_method: bool
 ) -> None:
     rules = {
         "client_id must be the document's own URL": document.get("client_id") == client_id,
@@ -244,7 +244,7 @@ def _check_rules(
         f"redirect_uris must contain 1 to {MAX_REDIRECT_URIS} URIs, which use https or a loopback address": (
             1 <= len(redirect_uris) <= MAX_REDIRECT_URIS
         ),
-        "token_endpoint_auth_method must be none, or private_key_jwt with a jwks_uri or jwks": can_authenticate,
+        "token_endpoint_auth_method must be none, or private_key_jwt with a jwks_uri or jwks": has_usable_method,
         "grant_types must contain authorization_code": _list_contains(document, "grant_types", "authorization_code"),
         "response_types must contain code": _list_contains(document, "response_types", "code"),
         "client_secret must be absent": "client_secret" not in document,

@@ -26,26 +26,16 @@ OPENID_SCOPE: Final = "openid"
 class Scope(StrEnum):
     """A right of a service. A new one needs a revision, because a CHECK constraint of `clients` lists all rights."""
 
-    INTROSPECT = "introspect"
-    """Check whether an access token is valid."""
-    WECHAT_TOKEN = "access_token"  # noqa: S105 - the name of a scope
-    """Get an app's WeChat token."""
-    USERS = "users"
-    """Look users up."""
-    PHONES = "phones"
-    """See the phone numbers of the users that the service looks up."""
-    UNIONIDS = "unionids"
-    """Look users up by unionid, and see their unionids."""
-    EVENTS = "events"
-    """Read the feed of events."""
-    ATTRIBUTES = "attributes"
-    """Change the attributes of users."""
-    SIGN = "sign"
-    """Get data signed with the session_keys of users."""
-    MODERATE = "moderate"
-    """Ban, unban and sign out users who are not staff, and clear their profiles."""
-    JS_SIGN = "js_sign"
-    """Get pages signed for WeChat's JS-SDK."""
+    INTROSPECT = "introspect"  # check whether an access token is valid
+    WECHAT_TOKEN = "access_token"  # get an app's WeChat token  # noqa: S105 - the name of a scope
+    USERS = "users"  # look users up
+    PHONES = "phones"  # see the phone numbers of the users that the service looks up
+    UNIONIDS = "unionids"  # look users up by unionid, and see their unionids
+    EVENTS = "events"  # read the feed of events
+    ATTRIBUTES = "attributes"  # change the attributes of users
+    SIGN = "sign"  # get data signed with the session_keys of users
+    MODERATE = "moderate"  # ban, unban and sign out users who are not staff, and clear their profiles
+    JS_SIGN = "js_sign"  # get pages signed for WeChat's JS-SDK
 
 
 def _flag(description: str) -> Any:

@@ -50,8 +50,8 @@ class SealedSessionKey:
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
        (SELECT s.session_key FROM sessions s
-         -- with an equality, PostgreSQL might read all sessions in the order of their ids (see `pair_range`), and
-         -- without statistics it expects a ninth of all rows in a range of pairs
+         -- With `=`, PostgreSQL might read all sessions in the order of their ids (see `pair_range`). With
+         -- `pair_range`, it would expect to find a ninth of all rows, if it has no statistics.
          WHERE s.user_id BETWEEN i.user_id AND i.user_id
            AND s.app_id = i.app_id AND s.openid = i.openid AND s.client_id IS NULL
          ORDER BY s.user_id DESC, s.id DESC LIMIT 1) AS sealed

@@ -49,7 +49,7 @@ class PagelessLogin:
 
 @part
 class AuthorizationCodes:
-    """The maker of authorization codes for approved logins. It also renews and ends the logins of browsers."""
+    """The part that stores authorization codes for approved logins, and that renews and ends the logins of browsers."""
 
     settings: Settings
     database: Database
@@ -90,7 +90,10 @@ class AuthorizationCodes:
     async def _store_proof(
         self, transaction: Transaction, login: LockedLogin, user: UserInSession, browser: Browser, *, now: datetime
     ) -> UUID | None:
-        """Renew the browser's login if `login` is a proof. Set its `browser_login_id`, which the caller must store."""
+        """If `login` is a proof, create or renew the browser's login, and return the `proof_id` of the browser's login.
+
+        The caller must store `login.browser_login_id`, which this method sets.
+        """
         if not (browser.cookie and makes_browser_login(self.settings, login, is_web_view=browser.is_web_view)):
             return None
         browser_login = await browser_login_queries.store_proof(

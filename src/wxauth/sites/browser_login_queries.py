@@ -44,7 +44,7 @@ SELECT users.id{_FROM_BROWSER_LOGIN} WHERE {_IS_VALID} FOR NO KEY UPDATE OF user
 """)
 # The statement locks the browser's login, so that the sweep (the deletion of expired rows) skips it.
 _LOCK_BROWSER_LOGIN: Final = Statement[BrowserUser](f"{_BROWSER_USER_FRAGMENT} FOR NO KEY UPDATE OF l")
-# `codes_at` is for the limit on codes per minute. The caller has locked the site's client.
+# The caller has locked the site's client, to which the new row refers.
 RECORD_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
@@ -103,8 +103,8 @@ async def store_proof(
     """Renew the login of a locked user in this browser, or create a login with the id `login_id`.
 
     `proving_login`, which the caller has locked, proves who uses the browser. `new_cookie_hash` is the same whenever
-    this proof is repeated. Return None for a repeated proof whose browser's login, for example, has another user by
-    now.
+    this proof is repeated. Return None if a proof is repeated after, for example, another user has logged in with the
+    browser.
     """
     values = {
         "browser_hash": browser_hash,

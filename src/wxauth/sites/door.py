@@ -28,10 +28,11 @@ class Door(StrEnum):
 WECHAT_PAGE_DOORS: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
 # These doors prove who uses the browser. A typed code might have been read out to a person elsewhere, and WeChat's page
 # on a computer does not show which browser it logs in. With `MINI_PROGRAM` and `PHONE`, the phone sends the request in
-# place of a browser.
+# place of a browser. `SSO` relies on an earlier proof.
 PROVING_DOORS: Final = frozenset({Door.SCAN, Door.LINK, Door.ACCOUNT})
 
-# RFC 8176. A login through `SSO` has the value of the browser's login, and `phone_id_tokens` has those of `PHONE`.
+# These are the values of `amr` (RFC 8176). A login through `SSO` has the value of the browser's login, and
+# `phone_id_tokens` has those of `PHONE`.
 AMR: Final[Mapping[Door, str]] = {
     Door.SCAN: "wechat_scan",
     Door.TYPED: "wechat_code",
@@ -66,7 +67,7 @@ POLL_INTERVAL_SECONDS: Final = 2  # at first; each poll that is too early makes 
 SCAN_LASTS: Final = timedelta(seconds=180)  # from the request to the approval
 # After this time, another user can take over the claim (a phone's reservation of a login).
 CLAIM_LASTS: Final = timedelta(seconds=60)
-VISIT_LASTS: Final = timedelta(seconds=600)  # also the lifetime of a page that has only buttons
+VISIT_LASTS: Final = timedelta(seconds=600)  # of a visit to WeChat's page, and of a page that has only buttons
 LINKED_PAGE_LASTS: Final = timedelta(seconds=600)  # of a page that shows a link beside its QR code
 MAX_PRESSES: Final = 10  # a press is a use of a page's button; this is the limit for one page
 MAX_WRONG_NUMBERS: Final = 3  # typed on one page; the last one ends the page and its link

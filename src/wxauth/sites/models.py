@@ -65,7 +65,7 @@ class LoginFields(SQLModel):
     browser_user_agent: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     expires_at: datetime = Field(sa_type=TIME)  # A code to scan can expire earlier (see `scan_ends_at`).
-    kept_until: datetime = Field(sa_type=TIME)  # for the sweep, which keeps a press for as long as its page, too
+    kept_until: datetime = Field(sa_type=TIME)  # A press is kept for at least as long as its page.
 
 
 class PageFields(SQLModel):
@@ -108,6 +108,8 @@ class PhoneFields(SQLModel):
 
 
 class VisitFields(SQLModel):
+    """The columns about a visit to WeChat's page."""
+
     state_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     wechat_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)  # of the first callback
     outcome: str | None = Field(default=None, sa_type=Text)  # the `VisitOutcome`; null until the visit has ended
@@ -121,7 +123,7 @@ class ApprovalFields(SQLModel):
     it cannot be redeemed.
     """
 
-    app_id: str | None = Field(default=None, sa_type=Text)  # of the identity or, for a visit, of the page
+    app_id: str | None = Field(default=None, sa_type=Text)  # of the identity; for a visit, known before the approval
     # The openid is null until the user has approved the login, and after the identity has been removed.
     openid: str | None = Field(default=None, sa_type=Text)
     authenticated_at: datetime | None = Field(default=None, sa_type=TIME)
@@ -134,6 +136,8 @@ class ApprovalFields(SQLModel):
 
 
 class CodeFields(SQLModel):
+    """The columns about the authorization code, and about the session of the site."""
+
     code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     code_expires_at: datetime | None = Field(default=None, sa_type=TIME)
     session_id: UUID | None = Field(default=None)

@@ -91,9 +91,9 @@ _HAS_CLIENT: Final = Statement[bool](
 
 
 def _listed(
-    names: Collection[LiteralString], prefix: LiteralString = "", ip: LiteralString = "browser_ip"
+    names: Collection[LiteralString], prefix: LiteralString = "", browser_ip: LiteralString = "browser_ip"
 ) -> LiteralString:
-    return ", ".join(ip if name == "browser_ip" else f"{prefix}{name}" for name in names)
+    return ", ".join(browser_ip if name == "browser_ip" else f"{prefix}{name}" for name in names)
 
 
 # A client that a document describes has no row in `clients`, so its `c` columns are null. Its pages may have a link,
@@ -116,8 +116,7 @@ _LOGIN: Final = f"""{_LOGIN_COLUMNS}
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO site_logins ({_listed(_COLUMNS)})
 SELECT {_listed(_COLUMNS, ":", _IP_PARAMETER)}
-  -- because of the outer join, also for an unregistered client, which has a `client_name`, but no row in `clients`
-  FROM (VALUES (true)) AS single_row
+  FROM (VALUES (true)) AS single_row  -- for the outer join, because an unregistered client has no row in `clients`
   -- a subquery, as in `_WITH_LOCKED_CLIENT`
   LEFT JOIN LATERAL (SELECT name FROM clients WHERE name = :client_id AND removed_by IS NULL FOR KEY SHARE) c ON true
  WHERE :client_name::text IS NOT NULL OR c.name IS NOT NULL

@@ -49,7 +49,7 @@ class Redeemed(NamedTuple):
 
 class NotRedeemed(StrEnum):
     UNKNOWN = "unknown"  # also if a code is sent again so soon that the session stays open
-    SPENT = "spent"  # The session of an authorization code has ended with it.
+    SPENT = "spent"  # redeemed before; if an authorization code is used again, wxauth ends its session
     PENDING = "pending"
     TOO_FAST = "too_fast"  # undecided, too
     DENIED = "denied"  # by the user, or because the approval or the code is no longer valid
@@ -154,7 +154,8 @@ async def _refuse_poll(transaction: Transaction, login: SiteLogin, *, now: datet
 async def _refuse_used_code(
     transaction: Transaction, login: LockedLogin, *, repeats_within: timedelta, now: datetime
 ) -> NotRedeemed:
-    if login.code_hash is None or login.user_id is None or login.session_id is None:  # a device code ends no session
+    # A repeated device code ends no session, and an erased user has none.
+    if login.code_hash is None or login.user_id is None or login.session_id is None:
         return NotRedeemed.SPENT
     grace = REPEATED_WITHIN if login.door in WECHAT_PAGE_DOORS else timedelta(0)
     if login.code_challenge is not None:

@@ -1,4 +1,4 @@
-"""The sign-in requests of sites, checked as in OpenID Connect Core (section 3.1.2), RFC 7636 and RFC 9207."""
+"""The sign-in requests of sites, and their checks (OpenID Connect Core, section 3.1.2, and RFC 7636)."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -171,7 +171,7 @@ def _way_back(client: Client, redirect_uri: str, parameters: Parameters) -> Site
 
     An invalid `state` or `response_mode` is left out, so that the site still learns of the error.
     """
-    # wxauth refuses request objects, but reports the refusal to the site with the `state` in them.
+    # wxauth refuses request objects, but reports the refusal as their `state` and `response_mode` require.
     request_object = _in_request_object(parameters)
     state = parameters.get("state", request_object.get("state"))
     if "state" in parameters.repeated or not isinstance(state, str) or len(state) > MAX_ECHOED["state"]:

@@ -71,7 +71,10 @@ class Target:
 
     @classmethod
     def granted(cls, settings: Settings, client: Client, url: str | None, parameters: Mapping[str, str]) -> Self:
-        """Return the target with the granted resource `url`, unless the client may no longer use it."""
+        """Return the target with the granted resource `url`. `parameters` may repeat this resource.
+
+        Raises: OAuthError, if they name another resource, or if the client may no longer use this one.
+        """
         requested = parameters.get("resource")
         if requested is not None and as_compared(requested) != as_compared(url or ""):
             raise OAuthError("invalid_target", "resource isn't the resource that was granted")

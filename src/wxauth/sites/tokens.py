@@ -162,7 +162,7 @@ class SiteTokens:
         session_id = new_id(now)
         lifetimes = session_lifetimes(self.settings, is_web_session=target.resource is None)
         expires_at = now + timedelta(seconds=lifetimes.unrefreshed)
-        # The queue limits how many requests of one user occupy a transaction at the same time.
+        # The queue limits how many requests of one login, or of one user, occupy a transaction at the same time.
         async with self.codes.queue(login), self.database.begin() as transaction:
             redeemed = await redeem(
                 transaction,
@@ -310,8 +310,8 @@ class SiteTokens:
 
 
 def _check_redirect_uri(client: Client, redirect_uri: str) -> None:
-    # The operator might have removed the URI since the sign-in request. For a client with a document, the operator has
-    # registered none, and `login_of_code` compares it with the request's.
+    # The operator might have removed the URI since the sign-in request. The operator has registered no URIs of a client
+    # with a document, so it is enough that `login_of_code` compares the URI with that of the sign-in request.
     if not (is_document_url(client.name) or is_registered(redirect_uri, client.redirect_uris)):
         problem = "is not registered for this client" if redirect_uri else "must be sent"
         raise _logged_refusal(client, f"redirect_uri {problem}", redirect_uri)
@@ -356,8 +356,7 @@ def _scopes_left(scope: str, target: Target) -> list[str]:
 
 
 def _logged_refusal(client: Client, reason: str, redirect_uri: str) -> OAuthError:
-    # Sites seldom show the error.
-    log.warning(
+    log.warning(  # because sites seldom show the error
         "grant_refused",
         client_id=client.name,
         reason=reason,
