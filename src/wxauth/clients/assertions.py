@@ -21,10 +21,10 @@ from wxauth_guard.verifier import CLOCK_SKEW, decoded, json_object
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 PRIVATE_KEY_JWT: Final = "private_key_jwt"
 SIGNING_ALGS: Final = ("RS256", "ES256")
-MAX_ASSERTION_LENGTH: Final = 8192
-MAX_LIFETIME: Final = timedelta(minutes=5)  # from now until an assertion's `exp`
-MAX_JTI_LENGTH: Final = 256
-RSA_BITS: Final = range(2048, 8192 + 1)  # A shorter key is weak, and verification with a longer key takes too long.
+_MAX_ASSERTION_LENGTH: Final = 8192
+_MAX_LIFETIME: Final = timedelta(minutes=5)  # from now until an assertion's `exp`
+_MAX_JTI_LENGTH: Final = 256
+_RSA_BITS: Final = range(2048, 8192 + 1)  # A shorter key is weak, and verification with a longer key takes too long.
 # FIPS 186-5 forbids smaller exponents, and verification with a larger one takes too long.
 _EXPONENTS: Final = range(2**16 + 1, 2**32, 2)
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})  # of private and symmetric keys only
@@ -72,7 +72,7 @@ class ClientKey:
         if document.get("use", "sig") != "sig" or document.get("alg", "RS256") != "RS256":
             raise InvalidKey("the key isn't for RS256 signatures")
         n, e = document.get("n"), document.get("e")
-        if _number(n).bit_length() not in RSA_BITS or _number(e) not in _EXPONENTS:
+        if _number(n).bit_length() not in _RSA_BITS or _number(e) not in _EXPONENTS:
             raise InvalidKey("the key's numbers are too small or too large")
         try:
             return cls(kid, "RS256", jwk.construct({"kty": "RSA", "n": n, "e": e}, "RS256").verify)
@@ -150,7 +150,7 @@ class Assertion:
 
         Raises: InvalidAssertion.
         """
-        jws = COMPACT_JWS.fullmatch(text) if len(text) <= MAX_ASSERTION_LENGTH else None
+        jws = COMPACT_JWS.fullmatch(text) if len(text) <= _MAX_ASSERTION_LENGTH else None
         if jws is None:
             raise InvalidAssertion("client_assertion isn't a JWS in compact form")
         try:
@@ -190,18 +190,18 @@ def _check_claims(claims: Mapping[str, Any], *, issuer: str, endpoints: Collecti
         raise InvalidAssertion("iss and sub must be the client_id")
     if not _is_only_for(claims.get("aud"), issuer, endpoints):
         raise InvalidAssertion(f"aud must be the issuer or the endpoint: {issuer}, {', '.join(endpoints)}")
-    # `exp` has no CLOCK_SKEW, because the client chooses it: halfway to MAX_LIFETIME, its clock may be minutes off.
+    # `exp` has no CLOCK_SKEW, because the client chooses it: halfway to _MAX_LIFETIME, its clock may be minutes off.
     expires_at = _time(claims, "exp")
     if expires_at is None or expires_at <= now:
         raise InvalidAssertion("exp is missing or past")
-    if expires_at > now + MAX_LIFETIME.total_seconds():
-        raise InvalidAssertion(f"exp is more than {MAX_LIFETIME // timedelta(minutes=1)} minutes ahead")
+    if expires_at > now + _MAX_LIFETIME.total_seconds():
+        raise InvalidAssertion(f"exp is more than {_MAX_LIFETIME // timedelta(minutes=1)} minutes ahead")
     for name in ("iat", "nbf"):
         time = _time(claims, name)
         if time is not None and time > now + CLOCK_SKEW:
             raise InvalidAssertion(f"{name} is in the future")
-    if not (isinstance(jti, str) and 0 < len(jti) <= MAX_JTI_LENGTH):
-        raise InvalidAssertion(f"jti must have 1 to {MAX_JTI_LENGTH} characters")
+    if not (isinstance(jti, str) and 0 < len(jti) <= _MAX_JTI_LENGTH):
+        raise InvalidAssertion(f"jti must have 1 to {_MAX_JTI_LENGTH} characters")
 
 
 def _is_only_for(audience: object, issuer: str, endpoints: Collection[str]) -> bool:

@@ -27,13 +27,13 @@ from wxauth.settings.settings import ClientCommandSettings, Settings
 from wxauth_guard.errors import InvalidRequest
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)  # A client's replicas need this time to get the new secret.
-REMOVED_PAGE_SIZE: Final = 1000  # in each table, because logins of these sessions' users wait for the transaction
+_REMOVED_PAGE_SIZE: Final = 1000  # in each table, because logins of these sessions' users wait for the transaction
 _PAGES_PER_REPORT: Final = 10
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
 
 UNKNOWN_CLIENT: Final = no_such("service client")
-NAME_TAKEN: Final = "a service client with this name already exists"
-NAME_REMOVED: Final = "the sessions of the removed client with this name are still being ended, which can take minutes"
+_NAME_TAKEN: Final = "a service client with this name already exists"
+_NAME_REMOVED: Final = "the sessions of the removed client with this name are still being ended, which can take minutes"
 CLIENT_IS_PUBLIC: Final = "belongs to a public client, which has no secret"
 
 AnyClientSettings = Settings | ClientCommandSettings
@@ -140,7 +140,7 @@ async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR
             await record_event(transaction, EventType.CLIENT_ADDED, by=by, at=now, data=data)
     if not is_added:
         sessions_left = await database.value(queries.SESSIONS_LEFT, name=client.name)
-        raise NameTaken(NAME_TAKEN if sessions_left is None else f"{NAME_REMOVED}: {sessions_left} are left")
+        raise NameTaken(_NAME_TAKEN if sessions_left is None else f"{_NAME_REMOVED}: {sessions_left} are left")
     return None if secret is None else Credentials(client.name, secret)
 
 
@@ -180,7 +180,7 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
     if not is_removed and await database.value(queries.SESSIONS_LEFT, name=name) is None:
         raise NotFound(UNKNOWN_CLIENT)
     with suppress(StorageUnavailable):  # the client stays removed even if ending the sessions fails
-        await queries.end_removed_page(database, size=REMOVED_PAGE_SIZE, name=name, now=now)
+        await queries.end_removed_page(database, size=_REMOVED_PAGE_SIZE, name=name, now=now)
 
 
 async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]:
@@ -192,7 +192,7 @@ async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]
         yield sessions_left
         for _attempt in range(_PAGES_PER_REPORT):
             now = await database.time()
-            page = await queries.end_removed_page(database, size=REMOVED_PAGE_SIZE, name=name, now=now)
+            page = await queries.end_removed_page(database, size=_REMOVED_PAGE_SIZE, name=name, now=now)
             if page is not None and page.is_last:
                 break
             if page is None or not page.rows:  # another worker is ending the sessions, or their users are locked

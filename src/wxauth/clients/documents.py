@@ -47,8 +47,8 @@ NEW_DOCUMENTS_PER_ADDRESS: Final = "10/minute"
 NEW_DOCUMENTS_PER_PROCESS: Final = "30/minute"
 # The limit exists because each assertion adds a row that the database keeps for at least an hour.
 ASSERTIONS_PER_CLIENT: Final = "50/second"
-MAX_CLIENT_ID_LENGTH: Final = 512
-MAX_REDIRECT_URIS: Final = 20  # not counting those that are not allowed
+_MAX_CLIENT_ID_LENGTH: Final = 512
+_MAX_REDIRECT_URIS: Final = 20  # not counting those that are not allowed
 _MAX_LOGGED_HOST: Final = 253  # No DNS name is longer.
 
 log = get_logger()
@@ -82,7 +82,7 @@ def is_allowed_url(settings: Settings, client_id: str) -> bool:
 
 
 def _https_parts(url: str) -> re.Match[str] | None:
-    parts = plain_url(url) if len(url) <= MAX_CLIENT_ID_LENGTH else None
+    parts = plain_url(url) if len(url) <= _MAX_CLIENT_ID_LENGTH else None
     return parts if parts is not None and parts["scheme"] == "https" else None
 
 
@@ -241,8 +241,8 @@ def _check_rules(
     rules = {
         "client_id must be the document's own URL": document.get("client_id") == client_id,
         "client_name must be 1 to 64 characters": is_title(title),
-        f"redirect_uris must contain 1 to {MAX_REDIRECT_URIS} URIs, which use https or a loopback address": (
-            1 <= len(redirect_uris) <= MAX_REDIRECT_URIS
+        f"redirect_uris must contain 1 to {_MAX_REDIRECT_URIS} URIs, which use https or a loopback address": (
+            1 <= len(redirect_uris) <= _MAX_REDIRECT_URIS
         ),
         "token_endpoint_auth_method must be none, or private_key_jwt with a jwks_uri or jwks": has_usable_method,
         "grant_types must contain authorization_code": _list_contains(document, "grant_types", "authorization_code"),

@@ -25,11 +25,11 @@ from wxauth.settings.urls import host_of
 
 FETCH_SECONDS: Final = 4.0
 MAX_DOCUMENT: Final = 10 * 1024  # bytes
-MIN_FRESH: Final = timedelta(minutes=5)  # whatever the `Cache-Control` says
-MAX_FRESH: Final = timedelta(days=1)
-MAX_STALE: Final = timedelta(days=1)  # after the document has expired, if it cannot be fetched again
+_MIN_FRESH: Final = timedelta(minutes=5)  # whatever the `Cache-Control` says
+_MAX_FRESH: Final = timedelta(days=1)
+_MAX_STALE: Final = timedelta(days=1)  # after the document has expired, if it cannot be fetched again
 PAUSE: Final = timedelta(minutes=1)  # after a refused or failed fetch, and between two fetches by `get_again`
-MAX_ENTRIES: Final = 1000  # documents and failures
+_MAX_ENTRIES: Final = 1000  # documents and failures
 _JSON: Final = re.compile(r"application/([!#$&^_.+a-z0-9-]+\+)?json", re.ASCII | re.IGNORECASE)
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.IGNORECASE)
 _NOT_CACHEABLE: Final = re.compile(r"\bno-(store|cache)\b", re.IGNORECASE)
@@ -86,8 +86,8 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
 def _fresh_time(cache_control: str) -> timedelta:  # RFC 9111, section 5.2.2
     max_age = _MAX_AGE.search(cache_control)
     if max_age is None or _NOT_CACHEABLE.search(cache_control):
-        return MIN_FRESH
-    return min(max(timedelta(seconds=int(max_age[1])), MIN_FRESH), MAX_FRESH)
+        return _MIN_FRESH
+    return min(max(timedelta(seconds=int(max_age[1])), _MIN_FRESH), _MAX_FRESH)
 
 
 @dataclass(slots=True)
@@ -99,12 +99,12 @@ class _Entry(Generic[Document]):
     is_invalid: bool = False
 
     def usable_value(self, now: datetime) -> Document | None:
-        """Return the document if it is fresh, or has expired less than `MAX_STALE` ago."""
-        return self.value if now < self.fresh_until + MAX_STALE else None
+        """Return the document if it is fresh, or has expired less than `_MAX_STALE` ago."""
+        return self.value if now < self.fresh_until + _MAX_STALE else None
 
     def drop_future_times(self, now: datetime) -> None:
         """Drop times that are too far in the future, because they were computed before the clock was set back."""
-        if self.fresh_until > now + MAX_FRESH:
+        if self.fresh_until > now + _MAX_FRESH:
             self.fresh_until = _LONG_AGO
         if self.paused_until > now + PAUSE:
             self.paused_until = _LONG_AGO
@@ -201,5 +201,5 @@ class DocumentCache(Generic[Document]):
             is_paused = now < entry.paused_until
             if entry.usable_value(now) is None and not is_paused:
                 del self._entries[url]
-        while len(self._entries) > MAX_ENTRIES:
+        while len(self._entries) > _MAX_ENTRIES:
             self._entries.popitem(last=False)

@@ -10,7 +10,7 @@ from wxauth.settings.types import LAST_PORT
 from wxauth.settings.urls import MAX_URL, as_compared, host_of
 from wxauth_guard.urls import is_http_url, is_loopback, is_secure
 
-MAX_URIS: Final = 100  # because each sign-in request, and each CORS request, is compared with them
+_MAX_URIS: Final = 100  # because each sign-in request, and each CORS request, is compared with them
 _MAX_LOGGED: Final = 200  # not counting `?…` at the end
 # RFC 3986 also allows `*`, which would look like a wildcard, and `#`, which begins a fragment.
 _CHARACTERS: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
@@ -45,8 +45,8 @@ _ON_LOOPBACK: Final = re.compile(
 
 def check_uris(uris: Sequence[str]) -> None:
     """Check a client's redirect URIs, or its logout URIs, before they are stored. Raises: WrongValue."""
-    if len(uris) > MAX_URIS:
-        raise WrongValue(_("must contain at most {n} URIs", n=MAX_URIS))
+    if len(uris) > _MAX_URIS:
+        raise WrongValue(_("must contain at most {n} URIs", n=_MAX_URIS))
     for uri in uris:
         check_uri(uri)
 

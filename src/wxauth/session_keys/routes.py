@@ -19,7 +19,7 @@ router = Router("me")
 
 SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
 
-MAX_ENCRYPTED_DATA: Final = 32 * 1024  # characters of base64; thirty days of a user's steps take 2,000
+_MAX_ENCRYPTED_DATA: Final = 32 * 1024  # characters of base64; thirty days of a user's steps take 2,000
 
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
 
@@ -28,8 +28,8 @@ def _from_base64(value: object) -> bytes:
     """Decode base64. If pydantic has the same rule, the error has pydantic's message."""
     if not isinstance(value, str):
         raise ValueError("Input should be a valid string")
-    if len(value) > MAX_ENCRYPTED_DATA:
-        raise ValueError(f"String should have at most {MAX_ENCRYPTED_DATA} characters")
+    if len(value) > _MAX_ENCRYPTED_DATA:
+        raise ValueError(f"String should have at most {_MAX_ENCRYPTED_DATA} characters")
     try:
         return base64_bytes(value)
     except ValueError:

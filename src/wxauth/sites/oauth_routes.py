@@ -44,7 +44,7 @@ USERINFO_PATH: Final = "/v1/userinfo"
 END_SESSION_PATH: Final = "/v1/end_session"
 OPENID_METADATA_PATH: Final = "/.well-known/openid-configuration"
 _ASSERTION_PARAMETERS: Final = ("client_assertion_type", "client_assertion")  # RFC 7521, section 4.2
-MAX_USER_AGENT: Final = 512  # characters that wxauth stores
+_MAX_USER_AGENT: Final = 512  # characters that wxauth stores
 router = Router("websites")
 
 
@@ -141,7 +141,7 @@ async def authorize_device(
     if not client.device:
         raise no_device_grant()
     ip = _address(form.get("browser_ip"))
-    user_agent = _printable(form.get(BROWSER_USER_AGENT, "")[:MAX_USER_AGENT]) or None
+    user_agent = _printable(form.get(BROWSER_USER_AGENT, "")[:_MAX_USER_AGENT]) or None
     target = Target.requested(settings, client, form)
     sign_in_request = RequestFields(scope=target.scope_for(form.get("scope")), resource=target.url)
     try:

@@ -84,7 +84,7 @@ _IP_PARAMETER: Final = ":browser_ip::text::inet"  # The first cast lets the driv
 _WITH_LOCKED_CLIENT: Final = """
   FROM site_logins l LEFT JOIN LATERAL (SELECT * FROM clients WHERE name = l.site FOR KEY SHARE) c ON true
  WHERE c.removed_by IS NULL"""
-UNDECIDED_STAGES: Final = ", ".join(f"'{fragment(stage.value)}'" for stage in UNDECIDED)
+_UNDECIDED_STAGES: Final = ", ".join(f"'{fragment(stage.value)}'" for stage in UNDECIDED)
 _HAS_CLIENT: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM clients WHERE name = :client_id AND removed_by IS NULL)"
 )
@@ -237,7 +237,7 @@ SELECT l.id, c.app_id, p.content, p.content_type
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site LEFT JOIN scan_pictures p ON p.login_id = l.id
  WHERE c.removed_by IS NULL
    -- the row of a link also has a scene, but only a login with a code to scan has a user code
-   AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({UNDECIDED_STAGES})
+   AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({_UNDECIDED_STAGES})
    -- a code can expire before its login (see `scan_ends_at`)
    AND l.created_at > :created_after AND l.expires_at > :now
 """)

@@ -30,7 +30,7 @@ _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)  # RFC 7636,
 PUBLIC_CLIENT_REPEATS_WITHIN: Final = timedelta(seconds=2)
 SLOW_DOWN_SECONDS: Final = 5  # longer after each poll that came too early (RFC 8628)
 # The limit is per site, because a site's page can silently open a session each time it is loaded.
-MAX_SESSIONS_OF_BROWSER_LOGIN: Final = 20
+_MAX_SESSIONS_OF_BROWSER_LOGIN: Final = 20
 
 
 def challenge_of(verifier: str) -> str | None:
@@ -132,7 +132,7 @@ async def _open_session(
         parameters = {
             "session_id": session_id,
             "browser_login_id": login.browser_login_id,
-            "at_most": MAX_SESSIONS_OF_BROWSER_LOGIN,
+            "at_most": _MAX_SESSIONS_OF_BROWSER_LOGIN,
         }
         await end_selected(
             transaction, END_OLDER_SESSIONS_OF_BROWSER_LOGIN, parameters, reason=EndReason.REPLACED, by=SYSTEM, now=now

@@ -39,7 +39,7 @@ HINT_PARAMETER: Final = "id_token_hint"
 HINTED_USER_PARAMETER: Final = "hinted_user"  # in place of the `id_token_hint` in the links of wxauth's pages; sealed
 HINTS: Final = (HINT_PARAMETER, HINTED_USER_PARAMETER)
 # `consent` and `select_account` change nothing: without `none`, wxauth always asks the user.
-PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
+_PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)  # a SHA-256 hash in base64url
 _NOT_SUPPORTED: Final[Mapping[str, str]] = {
     "request": "request_not_supported",
@@ -224,7 +224,7 @@ def _complete_request(settings: Settings, way_back: SiteRequest, parameters: Par
     if max_age is not None and not max_age.isdecimal():
         raise OAuthError("invalid_request", "max_age must be a number of seconds")
     prompts = frozenset(parameters.get("prompt", "").split())
-    if not prompts <= PROMPTS or ("none" in prompts and len(prompts) > 1):
+    if not prompts <= _PROMPTS or ("none" in prompts and len(prompts) > 1):
         raise OAuthError("invalid_request", "prompt must be none, or some of login, consent, select_account")
     return SiteRequest(
         # For a resource, a phone must approve the login.
