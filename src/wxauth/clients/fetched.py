@@ -116,7 +116,7 @@ class _Entry(Generic[Document]):
 class DocumentCache(Generic[Document]):
     """A cache that fetches documents of one kind, and finds them by URL.
 
-    The names of log events begin with `kind`. `read` fetches and parses a document, and returns how long to cache it.
+    The names of log events begin with `kind`. `read` fetches a document, and returns it with the time to cache it.
     """
 
     kind: str

@@ -96,7 +96,8 @@ def is_own_name(text: str) -> bool:
 def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None = None) -> Client:
     """Return a client with these fields of `Client`. An absent field means the same as null, false or an empty list.
 
-    Values of the `stored` client are not checked, because they might break a rule that was added later.
+    A value that the `stored` client already has is not checked by itself, because it might break a rule that was added
+    later.
 
     Raises: WrongClient, if the options break a rule.
     """

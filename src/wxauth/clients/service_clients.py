@@ -95,11 +95,11 @@ def _client_with(
         name = credentials.client_id
         # A name that no client can have causes no query.
         stored = await database.row(FIND_SERVICE, name=name) if is_client_name(name) else None
-        caller = check_secret(credentials, stored, now=clock())
+        client = check_secret(credentials, stored, now=clock())
         if operation is not None:  # before the check of the scope, so that refused requests count, too
-            await limits.admit(caller.name, operation)
-        check_scope(caller, scope)
-        return caller
+            await limits.admit(client.name, operation)
+        check_scope(client, scope)
+        return client
 
     return Depends(authenticate), FOR_LIMITED_CLIENT if operation is not None else FOR_CLIENT
 
