@@ -95,7 +95,7 @@ def decimals(value: Any) -> Any:
 
 @pytest.mark.node
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_both_guards_read_the_number_that_was_given_or_it_is_refused(
     stage: Stage, add_sibling: AddSibling, node: str, seed: int
 ) -> None:
