@@ -13,6 +13,7 @@ import pytest
 
 from tests.core.statements import STATEMENTS, generic_plans
 from tests.world import Rows
+from wxauth.housekeeping.queries import _READ_BY_INDEX
 
 pytestmark = [pytest.mark.own_database, pytest.mark.slow]
 
@@ -107,6 +108,18 @@ async def test_after_statistics_of_one_user_the_newest_session_is_found_by_its_u
     for name in ("siblings.queries._SIGNER_FOR_OPENID", "siblings.queries._SIGNER_FOR_USER"):
         (found,) = [line_of(part) for _, part in parts_of(plans[name]) if part.get("Relation Name") == "sessions"]
         assert "by sessions_user_id_id_idx" in found
+
+
+async def test_the_limits_on_sessions_read_no_whole_table(rows: Rows) -> None:
+    await plant(rows)
+    for _ in ("without statistics", "with statistics"):
+        async with rows.transaction():
+            await rows.execute(_READ_BY_INDEX.text)
+            plans = await generic_plans(rows)
+        for name in ("sessions.queries._OLDER_SESSIONS", "sessions.queries.DELETE_ENDED_SESSIONS"):
+            read = [line_of(part) for _, part in parts_of(plans[name])]
+            assert [line for line in read if "Seq Scan sessions" in line] == []
+        await rows.execute("VACUUM ANALYZE")
 
 
 async def test_each_plan_is_that_of_the_files(rows: Rows, request: pytest.FixtureRequest) -> None:
