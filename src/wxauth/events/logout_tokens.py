@@ -99,7 +99,7 @@ def logout_token(key: PrivateKey, delivery: LeasedLogout, *, issuer: str, now: d
         "iat": issued_at,
         "exp": issued_at + int(LOGOUT_TOKEN_LIFETIME.total_seconds()),
         "jti": token_urlsafe(16),
-        "sid": str(delivery.event_id),
+        "sid": str(delivery.event_id),  # the id of the ended session (see `LeasedLogout`)
         "events": {LOGOUT_EVENT: {}},
     }
     header = {"alg": key.alg, "kid": key.kid, "typ": LOGOUT_TOKEN_TYPE}
