@@ -81,9 +81,9 @@ class Webhooks:
         is_enabled: bool | None = None,
         by: Actor,
     ) -> WebhookAnswer:
-        """Change the given fields. What was pending while a webhook was disabled is sent once it is enabled.
+        """Change the given fields. If the webhook becomes enabled, the deliveries that were pending are sent.
 
-        Events that occurred meanwhile were not queued, so they must be replayed.
+        Events that occurred while the webhook was disabled were not queued, so they must be replayed.
 
         Raises: NotFound; InvalidRequest, if wxauth refuses the URL.
         """
@@ -159,9 +159,10 @@ class Webhooks:
         since: datetime | None = None,
         page_size: int = REPLAY_PAGE_SIZE,
     ) -> int:
-        """Queue one event again, or all since a time, of the types that the webhook gets. Return their number.
+        """Queue one event again, or all events since a time. Return how many were queued.
 
-        An event that a process is sending to the webhook now is left out. Give either `event_id` or `since`.
+        Events of types that the webhook does not get are left out, and events that a process is sending to it now.
+        Give either `event_id` or `since`.
 
         Raises: NotFound, if there is no such webhook, or if the feed does not contain the event.
         """
