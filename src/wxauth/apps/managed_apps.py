@@ -140,7 +140,7 @@ class ManagedApps:
         if url is None:
             return
         try:
-            # The name of an https URL is not resolved, because `wxauth check` checks the addresses behind it.
+            # The name of an https URL is not resolved here, because each connection checks the addresses behind it.
             await check_url(url, resolver=self.name_resolver, resolves_https=False)
         except WrongValue as exc:
             raise InvalidRequest.of("push_forward", exc.text) from None
