@@ -1,4 +1,4 @@
-"""JSON in the form that pydantic-core writes, checks of JSON that a caller sends, and base64url."""
+"""JSON in the form that pydantic-core writes, checks of JSON from others, and base64url."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def base64url(data: bytes) -> str:
 
 
 def from_base64url(text: str) -> bytes:
-    """Decode characters of base64url without padding. Their number is never 1 modulo 4."""
+    """Decode base64url without padding. The caller has checked the characters, and that their number is valid."""
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
