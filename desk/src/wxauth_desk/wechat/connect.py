@@ -27,7 +27,7 @@ _KINDS: Final = {"oauth2/authorize": "official_account", _ON_COMPUTERS: "website
 _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
 _PARAMETER_ORDER: Final = ("appid", "redirect_uri", "response_type", "scope", "state", "connect_redirect")
 _STATE: Final = re.compile("[a-zA-Z0-9]{0,128}")
-# A code gets this `snapshot` if the visitor has the one before the colon.
+# The keys are values of `Visitor.snapshot`, and the values are those of `CodeRequest.snapshot`.
 _SNAPSHOTS_OF_CODES: Final = {None: None, "on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
 
 

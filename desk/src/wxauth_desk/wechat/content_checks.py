@@ -1,7 +1,7 @@
 """The simulated WeChat's checks of texts, pictures and people.
 
-The verdict on a text depends on its words, and that on a picture on the app's account. A person's risk rank depends on
-the name.
+The verdict on a text depends on its words, and the verdict on a picture depends on what is set for the app. A person's
+risk rank depends on the person's name.
 """
 
 import re
