@@ -50,11 +50,10 @@ _SCOPE: Final = (
 )
 
 
-# Empty strings are ignored. If all are empty, the template is empty, and removes all claims.
 def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
     template: dict[str, Any] = {}
     for claim in values:
-        if not claim:
+        if not claim:  # an empty string alone results in an empty template, which removes all claims
             continue
         name, equals, value = claim.partition("=")
         if not equals:
@@ -243,11 +242,10 @@ def _json_of(client: AddedClient) -> dict[str, Any]:
     return {"client_id": client.name, "created_at": created_at, **client.model_dump(include=fields)}
 
 
-# In a list, empty strings are left out. An empty string clears the field.
 def _new_value(value: Any) -> Any:
     if isinstance(value, list):
-        return [each for each in value if each]
-    return None if value == "" else value
+        return [each for each in value if each]  # an empty string alone results in an empty list
+    return None if value == "" else value  # None clears the field
 
 
 def _show_credentials(name: str, credentials: Credentials | None, scopes: Sequence[str]) -> None:
