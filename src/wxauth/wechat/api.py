@@ -45,7 +45,7 @@ class CodePicture:
 class WeChatApi:
     """If WeChat refuses the access token, the call is sent once more with a new one: WeChat has not executed it."""
 
-    wechat: WeChat
+    wechat: WeChat  # not the one of logins, whose connections a slow API must not use up
     wechat_tokens: WeChatTokens
 
     async def aclose(self) -> None:
@@ -56,8 +56,9 @@ class WeChatApi:
     ) -> dict[str, Any]:
         """Exchange the code of a phone button for WeChat's `phone_info`, whose content is not checked.
 
-        A code works only once, within five minutes, and each success costs money. So the caller stores the content
-        before any further step can fail. If `openid` is given, WeChat checks that the code belongs to this user.
+        A code works only once, within five minutes, and each success costs money. So the caller waits `extra_seconds`
+        longer than for other calls, and stores the content before any further step can fail. If `openid` is given,
+        WeChat checks that the code belongs to this user.
 
         Raises: InvalidCode (errcode 40029; 40003: the openid belongs to another app; 43104: the code belongs to
             another user), CodeUsed (errcode 40163), other WeChatError.
