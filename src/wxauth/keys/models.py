@@ -48,8 +48,8 @@ JWKS_MAX_AGE_SECONDS: Final = 300  # for which other services and caches may sto
 # replica, or this replica before a restart, may have issued tokens that live longer.
 LONGEST_TOKEN_TTL_SECONDS: Final = 86400
 
-# Every worker reads the keys after a pause of 5 s (`REFRESH_PAUSE_SECONDS`), and a statement takes at most 8 s
-# (`Deadlines.total`), so a worker usually knows a change within 15 s. Every cache fetches it within
+# Every worker reads the keys after a pause of 5 s (`REFRESH_PAUSE_SECONDS` in `keys/keyring.py`), and a statement takes
+# at most 8 s (`Deadlines.total`), so a worker usually knows a change within 15 s. Every cache fetches it within
 # `JWKS_MAX_AGE_SECONDS` after that. The clocks of replicas and other services may differ by 30 s, and 15 s are a
 # reserve for slow reads.
 _UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE_SECONDS + 60)
@@ -126,6 +126,8 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 
     If the withdrawn key was the signing key, the next key signs at once or, if there is no next key, a new key. If the
     withdrawn key was the only next key, a new next key replaces it.
+
+    Raises: NotFound, if no key has this kid.
     """
     withdrawn = next((key for key in keys if key.kid == kid), None)
     if withdrawn is None:

@@ -45,7 +45,7 @@ UPDATE signing_keys SET private_key = '' WHERE retires_at <= :now AND private_ke
 DELETE_RETIRED: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE retires_at <= :longest_session_ago")
 # The query includes retired keys, because an expired id_token still identifies the session that it can end.
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = :alg")
-# A client is a site if it has a title. A removed site counts until it is deleted.
+# A client is a site if it has a title. A removed site counts until its row is deleted.
 HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL)")
 
 
