@@ -112,13 +112,14 @@ ON CONFLICT (hour, process) DO UPDATE
    SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
 """)
 
-_SAMPLE_MEBIBYTES: Final = "16"
+_SAMPLE_MEBIBYTES: Final = "16"  # a string, because it becomes a part of SQL
 
 
 def _estimate_of(table: LiteralString, condition: LiteralString) -> LiteralString:
     """Return a scalar query that counts the rows of a table that meet a condition.
 
-    If the table is larger than `_SAMPLE_MEBIBYTES`, the query estimates the number to within a few percent.
+    If the table is larger than `_SAMPLE_MEBIBYTES`, the query reads a fixed sample of its pages, and estimates the
+    number to within a few percent.
     """
     share = _share_of(table, mebibytes=_SAMPLE_MEBIBYTES)
     return f"SELECT (count(*) / {share})::bigint FROM {_sample(table, share)} WHERE {condition}"
