@@ -20,7 +20,7 @@ router = Router("me")
 SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
 
 _MAX_ENCRYPTED_DATA: Final = 32 * 1024  # characters of base64; thirty days of a user's steps take 2,000
-
+# This failure is only for the API's documentation. `check_watermark` raises its own.
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
 
 
