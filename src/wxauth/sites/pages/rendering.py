@@ -23,7 +23,7 @@ from wxauth.sites.responses import AUTHORIZE_PATH, Browser, is_web_view
 from wxauth.web.cookies import cookie_in
 from wxauth_guard.problems import preferred_language
 
-# No cache stores the response, and its URL is no referrer.
+# With these headers, caches do not store the response, and browsers do not send its URL as the referrer.
 PRIVATE_HEADERS: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 _MAX_URL_LENGTH: Final = 8192  # in characters; most proxies refuse longer URLs
 
@@ -33,9 +33,9 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'"
 )
 OWN_FORMS: Final = "'self'"
-# With this `form_action`, for a page whose form ends at a site, the policy has no `form-action`. Chromium checks each
-# redirect after a form, and wxauth cannot know the site's own ones. Nobody can inject a form, because the templates
-# escape all values, and the policy allows neither inline scripts nor scripts of other hosts.
+# For a page whose form ends at a site, the policy has no `form-action`, because Chromium checks each redirect after a
+# form, and wxauth cannot know the redirects that the site adds. Nobody can inject a form, because the templates escape
+# all values, and the policy allows neither inline scripts nor scripts of other hosts.
 ANYWHERE: Final = None
 _WECHAT_NAME: Final = "MicroMessenger"  # The User-Agent of WeCom can contain this name, too.
 _WECOM_NAME: Final = "wxwork"
