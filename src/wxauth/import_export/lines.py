@@ -201,7 +201,7 @@ class _Strict(BaseModel):
         value = unwrapped(value)
         if value in (None, ""):
             field = cls.model_fields[info.field_name or ""]
-            return value if field.is_required() else field.default
+            return value if field.is_required() else field.default  # a required field refuses the value itself
         return value
 
 

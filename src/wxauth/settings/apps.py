@@ -98,7 +98,7 @@ JsHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]
 
 
 class AppFields(BaseModel):
-    """The fields of an app apart from its id, in `APPS`, in the database and in administrators' requests."""
+    """The fields of an app apart from its id."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
