@@ -9,7 +9,8 @@ from unicodedata import east_asian_width
 
 from wxauth.i18n import SOURCE, Text, WrongValue, find_language, lazy_gettext as _, pgettext, translate
 
-# Printed tables contain these names and states besides `core.users.PROFILE_FIELDS`.
+# `scripts/texts` puts these names and states into the catalogues. Printed tables contain them and
+# `core.users.PROFILE_FIELDS`.
 WORDS: Final = """
     id status roles last_login_at last_seen_at active disabled user new_user former_id reason until erase_at
     phone external_id attribute former_external_id created_at identity identities session
