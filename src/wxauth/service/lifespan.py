@@ -190,6 +190,7 @@ async def _has_right_data(services: Services, database: Database) -> bool:
         await correct_clock(services.clock, database)
     now = services.clock()
     await ensure_opens(database, services[Sealer], now=now)
+    # `ensure_opens` accepts one key that opens, but the service would refuse tokens that another key has signed.
     published = await database.rows(PUBLISHED, now=now)
     if not all(SEALED_SIGNING_KEYS.opens(services[Sealer], key) for key in published):
         raise CannotOpen("encrypted with an unknown key")
@@ -209,8 +210,6 @@ async def _check_names_of_clients(database: Database, settings: Settings) -> Non
 
 
 async def _load_stored_data(services: Services) -> None:
-    if isinstance(services.clock, DatabaseClock):
-        await correct_clock(services.clock, services.database)
     # If the database stops responding, the tasks of `_run_background_tasks` repeat these two reads.
     await services[Apps].try_refresh()
     await services[KeyRing].try_refresh()
