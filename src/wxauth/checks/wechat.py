@@ -103,9 +103,9 @@ async def _token_failure(app: App, wechat_tokens: WeChatTokens) -> WeChatError |
     return await _failure_of(wechat_tokens.get(app)) if app.has_wechat_token else None
 
 
-# WeChat must refuse a login with a made-up code, but only because of the code or its user.
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, recorder: _Recorder) -> CheckResult:
     name = f"wechat {app.app_id}"
+    # WeChat must refuse a login with a made-up code, but only because of the code or its user.
     if failure is None:
         return bad(
             name, _("accepted a made-up wx.login code. Check that WXAUTH_WECHAT_BASE_URL is really WeChat's address")
@@ -253,9 +253,9 @@ def _push_instructions(app: App, url: str, mode: Text) -> Text:
     )
 
 
-# Only the form of the issuer is judged, because no check can read WeChat's console.
 def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     name = f"wechat {app.app_id} callback domain"
+    # Only the form of the issuer is judged, because no check can read WeChat's console.
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
     if is_loopback(host):
@@ -276,16 +276,15 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     return good(name, text)
 
 
-# The transport to WeChat passes the header on as an extension of the response.
 def _time_in(response: httpx.Response) -> datetime | None:
     try:
+        # The transport to WeChat passes the header on as an extension of the response.
         time = parsedate_to_datetime(response.extensions.get("date") or "")
     except ValueError:
         return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-# Only valid addresses are shown, and no other part of WeChat's text.
 def _refused_addresses(body: bytes) -> list[str]:
     try:
         document = from_json(body)
@@ -297,7 +296,7 @@ def _refused_addresses(body: bytes) -> list[str]:
         case _:
             return []
     addresses: list[str] = []
-    for word in words:
+    for word in words:  # only the valid addresses are shown, and no other part of WeChat's text
         try:
             address = str(plain_address(word.rstrip(".")))  # a full stop at the end is not part of the address
         except ValueError:

@@ -21,11 +21,9 @@ _MAX_LOCK_ATTEMPTS: Final = 3  # An attempt fails only if a merge or a split giv
 
 AnyUser = TypeVar("AnyUser", bound=UserInSession)
 
-# The lock FOR NO KEY UPDATE excludes other decisions about this user, but allows other transactions to insert rows that
-# refer to the user.
 _LOCK_USER: Final = Statement[UUID]("""
 SELECT users.id FROM identities i JOIN users ON users.id = i.user_id WHERE i.app_id = :app_id AND i.openid = :openid
-   FOR NO KEY UPDATE OF users
+   FOR NO KEY UPDATE OF users -- excludes other decisions about the user, but no new rows that refer to the user
 """)
 _USER_OF_IDENTITY: Final = Statement[UserInSession](f"""
 SELECT {USER}, i.app_id, i.openid
@@ -38,15 +36,14 @@ SELECT {USER}, s.app_id, s.openid
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.revoked_at IS NULL AND s.expires_at > :now AND {MAY_LOG_IN}
 """)
-# The statement returns whether the user of this identity, or of this unionid, has one of these roles. It also compares
-# openids with the unionid, because an import might have stored the unionid in place of the openid. `awaits_login` marks
-# the identities that an import has created, and that nobody has logged in with yet.
+# Whether the user of this identity, or of this unionid, has one of these roles.
 HAS_ANY_ROLE: Final = Statement[bool]("""
 SELECT EXISTS (
     SELECT FROM users
      WHERE roles && :roles::text[]
        AND id IN (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid
                    UNION ALL SELECT user_id FROM unionids WHERE unionid = :unionid
+                   -- an import may have stored the unionid in place of the openid, and nobody has logged in with it yet
                    UNION ALL SELECT user_id FROM identities
                               WHERE app_id = :app_id AND openid = :unionid AND awaits_login))
 """)
