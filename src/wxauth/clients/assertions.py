@@ -205,7 +205,7 @@ def _check_claims(claims: Mapping[str, Any], *, issuer: str, endpoints: Collecti
 
 
 def _is_only_for(audience: object, issuer: str, endpoints: Collection[str]) -> bool:
-    """Return whether the audience contains no other server, which could use the assertion here."""
+    """Return whether the audience names this server, and no other server, which could use the assertion here."""
     audiences = audience if isinstance(audience, list) else [audience]
     with_slash = f"{issuer}/"  # each endpoint begins with this text, and some clients add a slash to the issuer
     for each in audiences:

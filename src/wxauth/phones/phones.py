@@ -132,8 +132,8 @@ class Phones:
     async def _bind_in_turn(
         self, answer: queries.UnsettledAnswer, user_id: UUID
     ) -> UserInSession | queries.PhoneRefusal:
-        # The request waits in the queue without a transaction, which would stay open while it waits for the user's
-        # lock. The identity takes the place of a session, because a response names no session.
+        # The requests of one user queue here, because each would otherwise occupy one of the few transactions while it
+        # waits for the user's lock. The identity takes the place of a session, because a response names no session.
         try:
             async with self.concurrency.of_session((answer.app_id, answer.openid), user_id):
                 return await self._bind(answer)
