@@ -156,7 +156,7 @@ class JsonLines(_Lines):
                 return text
         except i_json.NotIJson as exc:
             return Fault("line", exc.text)
-        except ValueError:
+        except ValueError:  # not JSON, which the reader of the line refuses
             return text
         ours = self._with_fields(values)
         if is_first_time:

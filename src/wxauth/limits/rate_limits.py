@@ -14,9 +14,9 @@ from wxauth.errors import RateLimited
 from wxauth.limits.redis import RedisCounts, redis_reason
 from wxauth.settings.addresses import TRUNCATED, plain_address
 
-REDIS_TIMEOUT_SECONDS: Final = 0.2
-REDIS_RETRY_SECONDS: Final = 5.0
-MAX_COUNTERS: Final = 100_000
+REDIS_TIMEOUT_SECONDS: Final = 0.2  # each login waits for Redis
+REDIS_RETRY_SECONDS: Final = 5.0  # so that few logins wait for a Redis that does not respond
+MAX_COUNTERS: Final = 100_000  # limits the memory that an attacker with many addresses can fill
 
 _MAX_CONNECTIONS: Final = 16  # to Redis
 _SUBSCRIBER_BITS: Final = 64  # a /64 is one subscriber's network

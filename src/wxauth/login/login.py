@@ -91,7 +91,7 @@ async def log_in_identity(parts: LoginParts, app: App, login: Login, *, now: dat
     login.may_sign_up = may_sign_up and not has_hook
     login.roles = apps.roles_at_sign_up(app)
     login.max_sessions = app.max_sessions
-    login.may_be_snapshot = app.kind != "mini_program"
+    login.may_be_snapshot = app.kind != "mini_program"  # for mini-programs, WeChat makes up no identities
     try:
         logged_in = await record_login(parts.database, login, now=now)
     except errors.SignUpClosed:

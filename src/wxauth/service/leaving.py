@@ -36,6 +36,7 @@ def install_signal_handlers(readiness: Readiness) -> None:
     handlers_of_server: dict[int, Any] = {
         number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
     }
+    # `wxauth-desk dev` has no proxy to wait for. In tests, there is no server whose handlers could be replaced.
     if readiness.notice_seconds is None or not can_replace(handlers_of_server[signal.SIGTERM]):
         return
     leaving = _Leaving(readiness, readiness.notice_seconds, handlers_of_server, asyncio.get_running_loop())

@@ -83,6 +83,7 @@ class Unanswerable(Exception):
     """The error that wxauth explains on a page, because it cannot redirect the browser to the site.
 
     `received` is the redirect URI of the request, or the host of a client's document, in a form that is safe to show.
+    `parameter` is the name of a wrong parameter.
     """
 
     def __init__(
