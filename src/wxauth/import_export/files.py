@@ -19,14 +19,14 @@ from wxauth.import_export.numbered_lines import NumberedLine, first_of, numbered
 from wxauth.import_export.other_files import OTHER_THAN_CSV, OTHER_THAN_JSON_LINES, WrongFile, check_delimiter
 from wxauth.settings.roles import ATTRIBUTE_NAME
 
-NOT_CSV: Final = Fault(
+_NOT_CSV: Final = Fault(
     "line",
     _(
         "must be one line of CSV. Close every quoted cell, double each quotation mark inside a cell, "
         "and don't use line breaks in a cell"
     ),
 )
-WRONG_CELLS: Final = Fault("line", _("must have as many cells as the header"))
+_WRONG_CELLS: Final = Fault("line", _("must have as many cells as the header"))
 WRONG_ATTRIBUTE_NAME: Final = Fault(
     "line",
     _(
@@ -42,7 +42,7 @@ NO_HEADER: Final = Fault(
         "openid=COLUMN"
     ),
 )
-UNREAD_NAMES: Final = _("must contain the names that --map reads, but no line contains {names}")
+_UNREAD_NAMES: Final = _("must contain the names that --map reads, but no line contains {names}")
 MAX_IGNORED_NAMES: Final = 100
 _ATTRIBUTE: Final = "attributes."
 # Any other cell that begins with a bracket is not JSON, but contains a text such as `[shop]-7`.
@@ -126,7 +126,7 @@ class JsonLines(_Lines):
                 yield line
         if is_first_time and self._unread and self._has_objects:
             names = ", ".join(sorted(self._unread))
-            raise WrongFile(Fault("file", Text(UNREAD_NAMES, names=names)), self.ignored_names)
+            raise WrongFile(Fault("file", Text(_UNREAD_NAMES, names=names)), self.ignored_names)
 
     def _numbered(self) -> Iterator[NumberedLine]:
         if self._form is Form.LINES:
@@ -257,7 +257,7 @@ class CsvLines(_Lines):
         if isinstance(cells, Fault):
             return cells
         if len(cells) != len(self._names):
-            return WRONG_CELLS
+            return _WRONG_CELLS
         if not any(cells):  # spreadsheets add rows of empty cells at the end of a table
             return None
         try:
@@ -289,7 +289,7 @@ class CsvLines(_Lines):
             # Each line is parsed by itself, so that a missing quotation mark does not affect other lines.
             return next(csv.reader([text.decode()], delimiter=self._format.delimiter, strict=True), [])
         except csv.Error:
-            return NOT_CSV
+            return _NOT_CSV
         except UnicodeDecodeError:
             return NOT_UTF8
 

@@ -16,7 +16,7 @@ from wxauth.settings.addresses import TRUNCATED, plain_address
 
 REDIS_TIMEOUT_SECONDS: Final = 0.2  # each login waits for Redis
 REDIS_RETRY_SECONDS: Final = 5.0  # so that few logins wait for a Redis that does not respond
-MAX_COUNTERS: Final = 100_000  # limits the memory that an attacker with many addresses can fill
+_MAX_COUNTERS: Final = 100_000  # limits the memory that an attacker with many addresses can fill
 
 _MAX_CONNECTIONS: Final = 16  # to Redis
 _SUBSCRIBER_BITS: Final = 64  # a /64 is one subscriber's network
@@ -118,7 +118,7 @@ class Windows:
     All limits must have the same `seconds`, because the windows must end in the order in which they began.
     """
 
-    def __init__(self, *, max_counters: int = MAX_COUNTERS) -> None:
+    def __init__(self, *, max_counters: int = _MAX_COUNTERS) -> None:
         # The values are the number of actions and the window's end in epoch seconds.
         self._windows = OrderedDict[str, tuple[int, float]]()
         self._max_counters = max_counters

@@ -39,7 +39,7 @@ from wxauth.wechat.received import e164_of
 from wxauth_guard.errors import InvalidToken
 
 # WeChat might have charged already, so a late response is stored for the next request with the code.
-LATE_ANSWER_SECONDS: Final = 30.0
+_LATE_ANSWER_SECONDS: Final = 30.0
 KEPT_IN_MEMORY_SECONDS: Final = 600.0  # while the database is unavailable
 # The request that fetched a younger response might still be about to bind the number.
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
@@ -48,7 +48,7 @@ UNTOUCHED_FOR: Final = timedelta(minutes=1)
 MAX_CALLS_IN_PROGRESS: Final = 200
 # An honest user's taps and retries cause fewer requests and calls at a time.
 MAX_IN_PROGRESS_OF_IDENTITY: Final = 20
-# This is less than `LATE_ANSWER_SECONDS`, because a process that ends too slowly is killed (`END_SECONDS`).
+# This is less than `_LATE_ANSWER_SECONDS`, because a process that ends too slowly is killed (`END_SECONDS`).
 FAREWELL_SECONDS: Final = 6.0
 
 # After each pause, this process checks whether another process has stored the response. Together, the pauses are longer
@@ -226,7 +226,7 @@ class Phones:
         checked_openid = sent.openid if self.settings.phone_check_openid else None
         try:
             return await self.wechat_api.phone_number(
-                sent.app, sent.code, openid=checked_openid, extra_seconds=LATE_ANSWER_SECONDS
+                sent.app, sent.code, openid=checked_openid, extra_seconds=_LATE_ANSWER_SECONDS
             )
         except errors.WeChatError as exc:
             # Without an errcode, WeChat has not judged the code.

@@ -27,18 +27,18 @@ SCOPES_BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
 
 For every client, a request for a resource that names only these scopes counts as a request without scopes.
 """
-MAX_RESOURCE: Final = 512  # characters
+_MAX_RESOURCE: Final = 512  # characters
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,64}")  # RFC 6749, section 3.3, except for the limit of 64
 
 
 def _check_url(value: str) -> str:
     parts = plain_url(value)
-    if len(value) > MAX_RESOURCE or parts is None or parts["query"] or not is_secure(value):
+    if len(value) > _MAX_RESOURCE or parts is None or parts["query"] or not is_secure(value):
         raise WrongValue(
             _(
                 "must be a URL of up to {n} characters such as https://host/path, with a lower-case host and "
                 "without a user name, query or fragment. Only loopback addresses can use http",
-                n=MAX_RESOURCE,
+                n=_MAX_RESOURCE,
             )
         )
     return value

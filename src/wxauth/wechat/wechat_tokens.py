@@ -32,7 +32,7 @@ from wxauth.wechat.errcodes import USED_UP_QUOTA, Api
 RENEWAL_LEAD: Final = timedelta(seconds=290)
 RENEWAL_SPREAD: Final = timedelta(seconds=60)  # so that processes do not all call WeChat at the same moment
 # The pause is between two requests while WeChat still returns the old token, and between two refusals that count.
-RENEWAL_PAUSE: Final = timedelta(seconds=30)
+_RENEWAL_PAUSE: Final = timedelta(seconds=30)
 # The pause has this length unless the failure has a `retry_after`. A refusal of the token ends it early: see `renew`.
 FAILURE_PAUSE: Final = timedelta(seconds=5)
 # With `looked_within`, a caller lets wxauth look whether WeChat has another token, although the one in memory is valid.
@@ -95,7 +95,7 @@ class CachedSecret:
         self.paused_until = NEVER
         ends_at = now + timedelta(seconds=expires_in)
         jitter = random.random()  # noqa: S311 - not used as a secret
-        renews_at = max(ends_at - RENEWAL_LEAD + jitter * RENEWAL_SPREAD, now + RENEWAL_PAUSE)
+        renews_at = max(ends_at - RENEWAL_LEAD + jitter * RENEWAL_SPREAD, now + _RENEWAL_PAUSE)
         self.keep(value, ends_at=ends_at, renews_at=renews_at, now=now)
 
     def keep(self, value: str, *, ends_at: datetime, renews_at: datetime, now: datetime) -> None:
@@ -178,7 +178,7 @@ class WeChatTokens:
             cached.is_refused = True
             # A pause after a failure ends here. Otherwise, `get` would raise the failure, because no token is good now.
             cached.paused_until = NEVER
-            cached.accepts_refusals_at = now + RENEWAL_PAUSE
+            cached.accepts_refusals_at = now + _RENEWAL_PAUSE
         return await self.get(app)
 
     async def aclose(self) -> None:

@@ -40,14 +40,14 @@ from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router, text_parameters
 from wxauth.web.edge import PROBLEM_KEY
 
-HTML_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
+_HTML_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     HTTPStatus.OK: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
 }
 PAGE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    **HTML_RESPONSE,
+    **_HTML_RESPONSE,
     HTTPStatus.SEE_OTHER: {"description": "To the site, or to WeChat"},
     **{
-        status: {"description": "A page that says what is wrong", "content": HTML_RESPONSE[HTTPStatus.OK]["content"]}
+        status: {"description": "A page that says what is wrong", "content": _HTML_RESPONSE[HTTPStatus.OK]["content"]}
         for status in (HTTPStatus.BAD_REQUEST, RateLimited.status, StorageUnavailable.status)
     },
 }
@@ -324,14 +324,14 @@ async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
     return Response(picture.content, headers=headers, media_type=picture.content_type)
 
 
-@router.get(QR_CODE_PATH, summary=_("Show how to scan the QR code or enter the login code"), responses=HTML_RESPONSE)
+@router.get(QR_CODE_PATH, summary=_("Show how to scan the QR code or enter the login code"), responses=_HTML_RESPONSE)
 async def show_device_page(pages: PagesDep) -> Response:
     """Show a page that explains how to scan the QR code or type the login code. The request changes nothing."""
     return pages.message("device")
 
 
 @router.get(
-    QR_CODE_PATH + "/{scene}", summary=_("Show a page for QR codes scanned outside WeChat"), responses=HTML_RESPONSE
+    QR_CODE_PATH + "/{scene}", summary=_("Show a page for QR codes scanned outside WeChat"), responses=_HTML_RESPONSE
 )
 async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> Response:
     """Show a page that asks the user to scan the QR code with WeChat. The request changes nothing.
