@@ -19,7 +19,7 @@ from wxauth_guard.errors import InvalidRequest
 
 router = Router("wechat")
 
-MAX_MESSAGE: Final = 1024 * 1024
+MAX_MESSAGE: Final = 1024 * 1024  # bytes
 
 PushedMessagesDep = Annotated[PushedMessages, Depends(provide(PushedMessages))]
 

@@ -38,7 +38,7 @@ class _Error(IntEnum):
     SCOPE_OF_ANOTHER_KIND = 10005
     WRONG_SCOPE = 10010  # also for a wrong `response_type`, unknown parameters, and parameters in the wrong order
     WRONG_REDIRECT_URI = 10011
-    WRONG_APP_ID = 10012
+    WRONG_APP_ID = 10012  # in the simulated WeChat, also for an unknown page
     WRONG_STATE = 10013
     APP_OF_ANOTHER_KIND = 10016
 
