@@ -27,7 +27,6 @@ from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.push.forwarding import MAX_FORWARDED_AT_ONCE, PushForwarding, PushRequest
 from wxauth.push.receiving import ANSWER_SECONDS
-from wxauth.settings.apps import App
 from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth_desk.wechat.push import Mode, SignedPush, make_verdict_message
 
@@ -393,12 +392,14 @@ async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Rece
     addresses = ["127.0.0.1"]
     resolver = NameResolver(lambda _: addresses)
     forwarding = PushForwarding(transport=ReceiverTransport(resolve=resolver.resolve))
-    app = App(**{**PLAIN, "push_forward": handler.url.replace("127.0.0.1", "handler.test")})
+    app_id, url = PLAIN["app_id"], handler.url.replace("127.0.0.1", "handler.test")
     request = PushRequest(b"a=1", None, is_forwarded=False, body=b"")
 
     async def hand_on() -> bytes:
         let_pass(ADDRESSES_REUSED_SECONDS)  # so that neither the resolved name nor a connection is reused
-        return (await forwarding.forward(app, request, deadline=asyncio.get_running_loop().time() + 4)).content
+        return (
+            await forwarding.forward(app_id, request, url=url, deadline=asyncio.get_running_loop().time() + 4)
+        ).content
 
     assert await hand_on() == DELIVERED
     for address in ("169.254.169.254", "100.100.100.200", "8.8.8.8", "::ffff:169.254.169.254"):

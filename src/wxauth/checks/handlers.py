@@ -34,7 +34,7 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
     name = f"wechat {app.app_id} push_forward"
     echostr = str(secrets.randbelow(10**_ECHOSTR_DIGITS))
     try:
-        answer = await _send_handshake(app, settings, echostr=echostr, now=clock())
+        answer = await _send_handshake(app, app.push_forward, settings, echostr=echostr, now=clock())
     except StorageUnavailable:
         yield bad(name, _("not checked, because the database doesn't respond"))
         return
@@ -57,8 +57,8 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
         yield bad(name, text)
 
 
-async def _send_handshake(app: App, settings: Settings, *, echostr: str, now: datetime) -> PushAnswer:
-    """Mark the signature of a handshake as used, send the handshake to an app's handler, and return the response.
+async def _send_handshake(app: App, url: str, settings: Settings, *, echostr: str, now: datetime) -> PushAnswer:
+    """Mark the signature of a handshake as used, send the handshake to this URL, and return the response.
 
     The handler may log the signature, which does not cover a message. If it were unused, an attacker who reads that log
     could send wxauth a forged message with it, for example about a withdrawn authorization.
@@ -73,7 +73,7 @@ async def _send_handshake(app: App, settings: Settings, *, echostr: str, now: da
         # InvalidSignature is not expected, because no message of the same second has this random nonce.
         await claim_signature(database, signature, now=now)
         async with asyncio.timeout(ANSWER_SECONDS):
-            return await send_to_handler(transport, app, request, method="GET")
+            return await send_to_handler(transport, url, request, method="GET")
 
 
 async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:

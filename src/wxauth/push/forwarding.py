@@ -17,7 +17,6 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.connection import HttpAnswer
 from wxauth.outbound.receivers import USER_AGENT
 from wxauth.outbound.transport import ANSWER
-from wxauth.settings.apps import App
 
 MAX_FORWARDED_AT_ONCE: Final = 64
 FORWARDED_HEADER: Final = "Wxauth-Forwarded"  # two services that forward messages to each other would cause a loop
@@ -58,17 +57,17 @@ class PushForwarding:
         init=False, default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(MAX_FORWARDED_AT_ONCE))
     )
 
-    async def forward(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
+    async def forward(self, app_id: str, request: PushRequest, *, url: str, deadline: float) -> PushAnswer:
         """Forward a message to the handler of its app. `deadline` is a time of the event loop's clock."""
         if request.is_forwarded:
             raise PushNotForwarded(f"the message was already forwarded: it has the header {FORWARDED_HEADER}")
-        limit = self._limits[app.app_id]
+        limit = self._limits[app_id]
         if limit.locked():  # the message is not lost, because WeChat sends it again
             raise PushNotForwarded(f"{MAX_FORWARDED_AT_ONCE} messages of this app are already being forwarded")
         started = perf_counter()
         try:
             async with limit, asyncio.timeout_at(deadline):
-                return await send_to_handler(self.transport, app, request)
+                return await send_to_handler(self.transport, url, request)
         except TimeoutError:
             raise _not_forwarded(_("no response in time")) from None
         finally:
@@ -76,13 +75,12 @@ class PushForwarding:
 
 
 async def send_to_handler(
-    transport: httpx.AsyncBaseTransport, app: App, request: PushRequest, *, method: str = "POST"
+    transport: httpx.AsyncBaseTransport, url: str, request: PushRequest, *, method: str = "POST"
 ) -> PushAnswer:
-    """Send a request to an app's `push_forward`, which must be set. WeChat verifies a URL with GET.
+    """Send a request to an app's `push_forward`. WeChat verifies a URL with GET.
 
     Raises: PushNotForwarded, also for a status other than 200, and for a compressed response.
     """
-    assert app.push_forward is not None
     if request.content_type is not None and not _FIELD_VALUE.fullmatch(request.content_type):
         raise PushNotForwarded("the Content-Type contains control characters")
     headers = [
@@ -93,8 +91,7 @@ async def send_to_handler(
     ]
     if request.content_type is not None:
         headers.append((b"Content-Type", request.content_type))
-    url = httpx.URL(app.push_forward)
-    target = _target_of(url, request.query)
+    target = _target_of(httpx.URL(url), request.query)
     forwarded = httpx.Request(method, url, headers=headers, content=request.body, extensions={"target": target})
     try:
         response = await transport.handle_async_request(forwarded)

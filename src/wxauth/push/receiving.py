@@ -116,7 +116,7 @@ class PushedMessages:
             is_done = await self._carry_out(app, message, counted)
             if app.push_forward is not None:
                 counted.outcome = "not_forwarded"
-                answer = await self.forwarding.forward(app, request, deadline=deadline)
+                answer = await self.forwarding.forward(app_id, request, url=app.push_forward, deadline=deadline)
                 counted.outcome = "forwarded"
                 return answer
             counted.outcome = "done" if is_done else "ignored"
