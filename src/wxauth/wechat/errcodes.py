@@ -40,8 +40,8 @@ class Api(StrEnum):
 
 
 SYSTEM_BUSY: Final = -1  # the only errcode for which WeChat's documentation recommends a retry
-# The access token is not the latest, malformed, or expired. WeChat has not executed the request, so it can be sent
-# again. In a request with the AppSecret instead of an access token, 40001 means that the AppSecret is wrong.
+# The WeChat token is malformed, has expired, or is no longer the latest. WeChat has not executed the request, so it can
+# be sent again. In a request with the AppSecret instead of a token, 40001 means that the AppSecret is wrong.
 WECHAT_TOKEN_REFUSED: Final = frozenset({40001, 40014, 42001})
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
 # The app has used up its daily quota of calls, which WeChat resets at midnight in Beijing. For getwxacodeunlimit, the
@@ -75,14 +75,12 @@ class Errcode:
     number: int
     meaning: Text | None = None
     remedy: Text | None = None
-    # WeChatMisconfigured means that WeChat refuses all such calls of the app until the operator acts.
     error: type[WeChatError] = WeChatBadResponse
     retry_after: int | None = None
     at: Collection[str] = ()  # if empty, all APIs without a row of their own
 
     @property
     def is_for_the_operator(self) -> bool:
-        """Whether only the operator can end the failure."""
         return self.error is WeChatMisconfigured
 
     def failure(self, hint: str = "") -> WeChatError:
@@ -99,7 +97,7 @@ def _read_table() -> Iterator[Errcode]:
         for number in numbers.split():
             yield Errcode(
                 number=int(number),
-                meaning=Text(meaning) if meaning else None,
+                meaning=Text(meaning) if meaning else None,  # without a mark, because `scripts/texts` reads the table
                 remedy=Text(remedy) if " " in remedy else _REMEDIES[remedy],  # a single word is a key
                 error=getattr(errors, error) if error else WeChatBadResponse,
                 retry_after=int(retry_after) if retry_after else None,
@@ -110,6 +108,7 @@ def _read_table() -> Iterator[Errcode]:
 # The keys are API and errcode. None is the API of a row for all APIs without a row of their own.
 _ROWS: Final = {(api, row.number): row for row in _read_table() for api in row.at or (None,)}
 
+# Metrics have a series for each of these faults, even before it occurs.
 FAULTS_OF_WECHAT: Final = (WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
 KNOWN_ERRCODES: Final = frozenset(number for _api, number in _ROWS)
 
