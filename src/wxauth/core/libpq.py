@@ -171,7 +171,9 @@ def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _defaults_for(query: Mapping[str, str], *, has_several_hosts: bool) -> dict[str, str]:
+    # Without this default, wxauth would use the first host that responds, even if that host accepts no writes.
     defaults = {"target_session_attrs": "read-write"} if has_several_hosts else {}
+    # wxauth's other connections trust SSL_CERT_FILE, too, but asyncpg does not read it.
     authorities = os.environ.get("SSL_CERT_FILE")
     is_verified = query.get("sslmode") in ("verify-ca", "verify-full")
     if authorities and is_verified and "PGSSLROOTCERT" not in os.environ:
@@ -221,17 +223,17 @@ def password_in_file(dsn: str) -> str | None:
     return None
 
 
-# libpq accepts a backslash before each character, and requires none, not even before the colons of an IPv6 address.
 def _field_pattern(values: Collection[str]) -> str:
+    # libpq accepts a backslash before each character, and requires none, not even before the colons of an IPv6 address.
     escaped = ("".join(rf"\\?{re.escape(character)}" for character in value) for value in values)
     return rf"(?:\*|{'|'.join(escaped)}):"
 
 
-# Like libpq, ignore a file that is not regular, or is accessible to other users.
 def _lines_of_password_file(path: str | None) -> Sequence[str]:
     file = Path(path or os.path.expanduser("~/.pgpass"))
     try:
         mode = file.stat().st_mode
+        # libpq also ignores a file that is not regular, or is accessible to other users.
         if not stat.S_ISREG(mode) or mode & (stat.S_IRWXG | stat.S_IRWXO):
             return []
         return file.read_text(encoding="utf-8", errors="replace").split("\n")

@@ -55,7 +55,7 @@ class UserFields(SQLModel):
     session, and cannot be split. Most merges with the user are refused, too. See `users/erasure_queries.py`.
     """
     last_refresh_at: datetime | None = Field(sa_type=TIME)
-    """Only a refresh or redemption on a later day in UTC than the last login and refresh sets this time."""
+    """A refresh or redemption sets this time only on a later day in UTC than that of the last login and refresh."""
 
     @property
     def last_seen_at(self) -> datetime | None:
