@@ -156,8 +156,8 @@ class Supervisor(Multiprocess):
     def restart_all(self) -> None:
         """Replace the workers one by one, and stop at the first new worker that does not start.
 
-        uvicorn's own method keeps the new worker from signals until the old one has ended, and gives both the same time
-        limit, although a start takes longer than a response.
+        uvicorn's own method keeps the new worker from signals until the old one has ended. It also allows a start only
+        the time in which a worker must respond to a ping, although a start takes longer.
         """
         for old in list(self.processes):
             if self.should_exit.is_set():
