@@ -87,7 +87,7 @@ def _shown_failure(exc: httpx.RequestError) -> httpx.TransportError:
             return httpx.ConnectTimeout(_("timed out while connecting"))
         case httpx.ConnectError():
             return httpx.ConnectError(_why_not_connected(reason))
-        case httpx.PoolTimeout():
+        case httpx.PoolTimeout():  # the request's deadline was so near that the request was not sent
             return httpx.PoolTimeout(reason)
         case httpx.LocalProtocolError():
             return httpx.UnsupportedProtocol(_("the URL cannot be used"))
@@ -96,16 +96,16 @@ def _shown_failure(exc: httpx.RequestError) -> httpx.TransportError:
             is_too_large = isinstance(exc, AnswerTooLarge)
             return httpx.RemoteProtocolError(_("answer is too large") if is_too_large else _("answer is not HTTP"))
         case _:
-            # The connection ended before the response was complete. It can't be a ReadTimeout, because senders limit
-            # the time themselves, and set no deadline.
+            # The connection ended before the response was complete. A ReadTimeout is not expected, because the senders
+            # limit the time themselves instead of setting a deadline.
             return httpx.ReadError(_("connection lost"))
 
 
-# The message of a failure of TLS begins with the name of the original class (see `connecting._failure`), because texts
-# about WeChat show this name.
 def _why_not_connected(reason: str) -> str:
     if reason in (_NO_DNS_RESPONSE, _HOST_NOT_FOUND, ADDRESS_NOT_ALLOWED):
         return reason
+    # The message of a failure of TLS begins with the name of the original class (see `connecting._failure`), because
+    # texts about WeChat show this name.
     if reason.startswith(ssl.SSLCertVerificationError.__name__):
         return _("the certificate is not valid")
     if reason.startswith("SSL"):  # the names of all errors of the module `ssl` begin like this
