@@ -31,11 +31,10 @@ _PUSH_FIELDS: Final = ("push_token", "push_aes_key", "push_forward")  # `--no-pu
 _PROMPTED: Final = {"is_flag": True, "default": None, "callback": None, "metavar": None}
 
 
-# If only empty hosts were given, the result is an empty string, which clears the field.
 def _hosts(values: Sequence[str]) -> list[str] | str | None:
     if not values:
         return None
-    return [host for host in values if host] or ""
+    return [host for host in values if host] or ""  # the empty string clears the field
 
 
 _REPLACEMENTS: Final[Mapping[str, Mapping[str, Any]]] = {

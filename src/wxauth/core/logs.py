@@ -166,8 +166,8 @@ def console_line(*, colors: bool) -> Render:
     return line
 
 
-# Clients choose paths and names, which may contain control characters for the terminal.
 def _printable(text: str) -> str:
+    # Clients choose paths and names, which may contain control characters for the terminal.
     if text.isprintable():
         return text
     return "".join(

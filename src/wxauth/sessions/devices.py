@@ -7,10 +7,10 @@ from typing import Annotated, Final
 
 from pydantic import Field, PlainSerializer
 
-# A client chooses the User-Agent, and a list of sessions describes hundreds of them. Therefore, a pattern with `(?>…)`
-# searches only from the first occurrence of its first word. A search from each occurrence would take quadratic time.
 _DEVTOOLS: Final = "WeChat DevTools"
 # The first matching pattern counts: an iPhone's User-Agent contains "like Mac OS X". A group matches the version.
+# A client chooses the User-Agent, and a list of sessions describes hundreds of them. Therefore, a pattern with `(?>…)`
+# searches only from the first occurrence of its first word. A search from each occurrence would take quadratic time.
 _SYSTEMS: Final = (
     (re.compile(r"wechatdevtools"), _DEVTOOLS),
     (re.compile(r"(?:OpenHarmony|HarmonyOS)[ /]?([\d.]+)?"), "HarmonyOS"),

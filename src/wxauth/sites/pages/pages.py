@@ -86,7 +86,7 @@ class Pages(Rendering):
     async def answer(self, work: Awaitable[Onward | Response], *, gone: str = "visit_gone") -> Response:
         """Await `work`, and return a redirect or a page for its result or its failure.
 
-        `gone` names the message for NotFound. `web.edge` logs RateLimited and StorageUnavailable.
+        `gone` names the message for NotFound.
         """
         try:
             result = await work
@@ -101,7 +101,7 @@ class Pages(Rendering):
         except OAuthError as exc:
             return self._mistake(Unanswerable(Mistake.REQUEST, parameter=exc.parameter))
         except (RateLimited, StorageUnavailable) as exc:
-            self.request.scope[PROBLEM_KEY] = exc
+            self.request.scope[PROBLEM_KEY] = exc  # `web.edge` logs it
             if isinstance(exc, PressesUsedUp):  # no later attempt can succeed, so there is no Retry-After
                 return self.message("used_up", status=exc.status)
             page = self.message("limited" if isinstance(exc, RateLimited) else "away", status=exc.status)
