@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 from wxauth.i18n import WrongValue, lazy_gettext as _
 
 # `parse` returns these values in place of what is not I-JSON. `check` refuses them, even after they were written as
-# JSON and parsed again. No ID can be one of them, because IDs are texts.
+# JSON and parsed again. If a caller checks only a part, no ID in the rest can be one of them, because IDs are texts.
 _INEXACT_NUMBER: Final = nan
 _OBJECT_WITH_REPEATED_NAME: Final = [-inf, inf, -inf]
 _ALIKE_BELOW: Final = 10**21  # JavaScript prints larger numbers with an exponent

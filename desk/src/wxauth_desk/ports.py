@@ -41,7 +41,6 @@ class Ports:
         self._problems: list[Text] = []
 
     def open_service(self, host: str, port: int) -> socket.socket:
-        """Open the service's port at the host and port from the settings."""
         return self._stack.enter_context(self._listen(host, port, "--port"))
 
     def open(self, offset: int, chosen: int | None = None, *, option: str = "") -> Place:

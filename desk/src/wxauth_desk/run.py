@@ -129,7 +129,7 @@ class _Parts:
     service_listener: socket.socket
     wechat: Place | None  # None with the real WeChat
     sites: Place
-    mcp: Place | None  # with the URL of the resource
+    mcp: Place | None  # with the URL of the resource; None without an MCP server
     shop_url: str
     host_names: Set[str]  # besides the names of this machine
 
@@ -169,6 +169,7 @@ def _open_parts(
     ports.check()
     # The MCP server's port may be opened after the check, because nobody can choose this port, and `check` reports only
     # chosen ports and the service's.
+    # Without the simulated WeChat, there is no MCP server, because its agent is on the page of the simulated phone.
     mcp = _open_mcp(ports, settings) if is_simulated else None
     if mcp is not None:
         settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp.url)),)})

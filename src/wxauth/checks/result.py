@@ -12,13 +12,12 @@ from wxauth.settings.apps import App
 
 
 class CheckLevel(StrEnum):
-    """The severity of a result."""
-
     OK = "ok"
     NOTE = "note"  # a state that is right only if the operator intends it
     BAD = "bad"
 
 
+# Commands print a mark before each result. The capitals let a bad result stand out.
 MARKS: Final = {CheckLevel.OK: "ok", CheckLevel.NOTE: "note", CheckLevel.BAD: "BAD"}
 
 

@@ -123,7 +123,7 @@ class MatchedLine:
 
     @property
     def is_joined_without_confirmation(self) -> bool:
-        """Whether only the external_id finds the user, who might be another person: two tables may number alike."""
+        """Whether only the external_id finds the user. Another table may have given the same number to someone else."""
         return self.is_joined_by_external_id and not self.may_join
 
     @property

@@ -22,7 +22,7 @@ router = Router("admin")
 LoginCountsDep = Annotated[LoginCounts, Depends(provide(LoginCounts))]
 RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
 
-_MAX_DAYS: Final = 366
+_MAX_DAYS: Final = 366  # a leap year
 _MIN_UTC_OFFSET_MINUTES: Final = -12 * 60
 _MAX_UTC_OFFSET_MINUTES: Final = 14 * 60  # some islands in the Pacific
 

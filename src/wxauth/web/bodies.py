@@ -16,7 +16,7 @@ from wxauth.web.schemas import BodyWithRules, Lenient
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 _MAX_ERRORS: Final = 20  # some bodies may have any number of fields, and wxauth also logs the errors
-_MAX_FIELD_NAME: Final = 64
+_MAX_FIELD_NAME: Final = 64  # a client can choose the names in some bodies
 _NO_LONE_SURROGATES: Final = "Must not contain lone surrogates such as \\ud83d"
 
 Model = TypeVar("Model", bound=BaseModel)
