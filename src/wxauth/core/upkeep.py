@@ -28,7 +28,7 @@ DELETE FROM {table} WHERE {key} = ANY (ARRAY(
         return cls(statement)
 
     async def __call__(self, database: Database, *, before: Any, size: int) -> int:
-        """Delete at most `size` old rows, the oldest first, and return how many were deleted."""
+        """Delete at most `size` old rows, and return their number. `before` has the type of the compared column."""
         # A table can grow from empty to large between two deletions, and the earlier plan might then read all of it.
         async with database.begin(replan=True) as transaction:
             return await transaction.run(self.statement, before=before, size=size)

@@ -87,7 +87,7 @@ async def redeem(
         return await _refuse_poll(transaction, found_login, now=now)
     login, user = await lock_user_and_login(transaction, found_login, now=now)
     if login is None or login.code_hash != found_login.code_hash:
-        # The login has just been deleted, or a newer authorization code has just replaced this one.
+        # The login was deleted, its site was removed, or a newer authorization code has just replaced this one.
         return NotRedeemed.UNKNOWN
     if login.stage == Stage.REDEEMED:
         return await _refuse_used_code(transaction, login, repeats_within=repeats_within, now=now)
