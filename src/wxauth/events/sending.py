@@ -12,8 +12,8 @@ from wxauth.outbound.connection import HttpAnswer
 from wxauth.outbound.receivers import USER_AGENT
 from wxauth.outbound.transport import ANSWER
 
-MAX_ANSWER_BYTES: Final = 4096  # a longer body only costs the connection: the outcome is the status
 BODY_SECONDS: Final = 1.0  # the body is ignored, and read only to reuse the connection
+_MAX_ANSWER_BYTES: Final = 4096  # a longer body only costs the connection: the outcome is the status
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ async def send(
             url,
             content=content,
             headers={**headers, "accept": "*/*", "user-agent": USER_AGENT},
-            extensions={"on_status": note_status, "max_body": MAX_ANSWER_BYTES},
+            extensions={"on_status": note_status, "max_body": _MAX_ANSWER_BYTES},
         )
         async with status_timeout:
             response = await transport.handle_async_request(request)

@@ -18,7 +18,7 @@ from wxauth.settings.addresses import Scheme, is_refused
 
 CONNECT_TIMEOUT_SECONDS: Final = 8.0  # with name resolution, TCP and TLS
 # Many servers close an idle connection after five seconds, and a request on a closed connection would count as failed.
-KEEPALIVE_SECONDS: Final = 4.0
+_KEEPALIVE_SECONDS: Final = 4.0
 USER_AGENT: Final = f"wxauth/{__version__}"
 
 _NO_DNS_RESPONSE: Final = _("no DNS response for the host name")
@@ -47,7 +47,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
             tls=tls,
             resolve=self._allowed_addresses,
             max_connections=sys.maxsize,  # the senders limit how many requests run at the same time
-            idle_seconds=KEEPALIVE_SECONDS,
+            idle_seconds=_KEEPALIVE_SECONDS,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -36,7 +36,6 @@ SILENT_SECONDS: Final = 15  # until a silent worker is replaced; on a busy machi
 # After this time, a worker is killed. A regular end takes no longer, and systemd and containers wait 30 s for the whole
 # service.
 END_SECONDS: Final = 25
-START_SECONDS: Final = 60  # during a reload; a busy machine may need that long
 COUNTS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"  # in which several workers store their counts
 COUNTS_FOLDER_PREFIX: Final = "wxauth-metrics-"
 # The supervisor creates this file in the folder with the counts when all workers must end. If a worker ends while the
@@ -44,6 +43,7 @@ COUNTS_FOLDER_PREFIX: Final = "wxauth-metrics-"
 ENDING_FILE: Final = "ending"
 
 _SIGNAL_PAUSE_SECONDS: Final = 0.2
+_START_SECONDS: Final = 60  # during a reload; a busy machine may need that long
 # Common proxies close idle connections earlier, so a proxy sends no request on a connection that the server is closing.
 _KEEP_ALIVE_SECONDS: Final = 75
 _BACKLOG: Final = 2048  # uvicorn's default
@@ -165,7 +165,7 @@ class Supervisor(Multiprocess):
             new = Process(self.config, self.sockets)
             new.start()
             self.processes.append(new)
-            if not new.wait_until_ready(START_SECONDS, self.should_exit):
+            if not new.wait_until_ready(_START_SECONDS, self.should_exit):
                 if not self.should_exit.is_set():
                     new.kill()
                     new.join()

@@ -21,11 +21,11 @@ from wxauth.users import own_data_queries as queries
 from wxauth.users.status_queries import lock_status_and_roles
 from wxauth.users.user_queries import FORMER_EXTERNAL_IDS, FORMER_IDS, UNKNOWN_USER, current_user_id
 
-MAX_BYTES_IN_MEMORY: Final = 2**20
-PIECE_TIMEOUT_SECONDS: Final = 30.0  # for the reader to take a piece of a large document, and for a statement
-MAX_DOWNLOAD_SECONDS: Final = 300.0
 MAX_LARGE_DOCUMENTS: Final = 2  # each holds one of the few snapshots (`MAX_SNAPSHOTS`), and small exports need one, too
 
+_MAX_BYTES_IN_MEMORY: Final = 2**20
+_PIECE_TIMEOUT_SECONDS: Final = 30.0  # for the reader to take a piece of a large document, and for a statement
+_MAX_DOWNLOAD_SECONDS: Final = 300.0
 _large_downloads: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
 
 log = get_logger()
@@ -45,7 +45,7 @@ class Export:
 
 
 async def export_data(
-    database: Database, user_id: UUID, *, by: Actor, now: datetime, max_seconds: float | None = MAX_DOWNLOAD_SECONDS
+    database: Database, user_id: UUID, *, by: Actor, now: datetime, max_seconds: float | None = _MAX_DOWNLOAD_SECONDS
 ) -> Export:
     """Export what is stored under this present or former id, and record the export. `max_seconds` limits the download.
 
@@ -59,7 +59,7 @@ async def export_data(
         except NotFound:  # this is a former id, or the user has just been merged or erased
             user_id = await current_user_id(database, user_id)
             continue
-        if len(first_piece) > MAX_BYTES_IN_MEMORY:
+        if len(first_piece) > _MAX_BYTES_IN_MEMORY:
             return Export(user_id, first_piece, pieces)
         await pieces.aclose()
         return Export(user_id, first_piece, None)
@@ -71,11 +71,11 @@ async def _pieces(
     """Record the export, and yield the document. Only a large document has more than one piece."""
     async with AsyncExitStack() as stack:
         snapshot = await stack.enter_async_context(
-            database.snapshot(patience=None if max_seconds is None else PIECE_TIMEOUT_SECONDS)
+            database.snapshot(patience=None if max_seconds is None else _PIECE_TIMEOUT_SECONDS)
         )
         parts = await stack.enter_async_context(aclosing(_parts(snapshot, user_id, now=now)))
         first_piece = await _first_piece(parts)
-        if len(first_piece) <= MAX_BYTES_IN_MEMORY:
+        if len(first_piece) <= _MAX_BYTES_IN_MEMORY:
             await stack.aclose()  # the document is complete, so it needs no connection any more
         elif _large_downloads.locked():
             # A refused export of one's own data counts, too. The user must wait until the window of `EXPORTS` ends.
@@ -96,7 +96,7 @@ async def _first_piece(parts: AsyncIterator[bytes]) -> bytes:
     piece = bytearray()
     async for part in parts:
         piece += part
-        if len(piece) > MAX_BYTES_IN_MEMORY:
+        if len(piece) > _MAX_BYTES_IN_MEMORY:
             break
     return bytes(piece)
 

@@ -25,14 +25,14 @@ from wxauth_desk.wechat.people import openid_prefix
 # `wx.login` codes, codes of the phone button, and authorization codes of a service account last this long.
 CODE_LIFETIME_SECONDS: Final = 300.0
 LONG_CODE_LIFETIME_SECONDS: Final = 600.0  # of an authorization code of a website app or a mobile app
-ACCESS_TOKEN_LIFETIME_SECONDS: Final = 7200.0
+_ACCESS_TOKEN_LIFETIME_SECONDS: Final = 7200.0
 OVERLAP_SECONDS: Final = 300.0  # how long an access token is still valid, at most, after the next one was issued
-FORCED_PAUSE_SECONDS: Final = 30.0  # between two uses of `force_refresh`
-FORCED_A_DAY: Final = 20
+_FORCED_PAUSE_SECONDS: Final = 30.0  # between two uses of `force_refresh`
+_FORCED_A_DAY: Final = 20
 # This is an assumption: WeChat documents no lifetime, only that frequent use extends it.
-SESSION_KEY_LIFETIME_SECONDS: Final = 3.0 * DAY_SECONDS
+_SESSION_KEY_LIFETIME_SECONDS: Final = 3.0 * DAY_SECONDS
 
-MAX_CODES: Final = 100_000
+_MAX_CODES: Final = 100_000
 MAX_TOKENS: Final = 1000  # of an app
 MAX_SESSION_KEYS: Final = 100_000
 _MAX_GRANTS: Final = 1000
@@ -58,7 +58,7 @@ class Codes(Generic[AnyCodeRequest]):
     def __init__(self, clock: Callable[[], float], *, errcode_of_another_app: int) -> None:
         self._clock = clock
         self._errcode_of_another_app = errcode_of_another_app
-        self._codes: BoundedDict[str, _Code[AnyCodeRequest]] = BoundedDict(MAX_CODES)
+        self._codes: BoundedDict[str, _Code[AnyCodeRequest]] = BoundedDict(_MAX_CODES)
 
     def make(self, request: AnyCodeRequest, *, lifetime_seconds: float = CODE_LIFETIME_SECONDS) -> str:
         now = self._clock()
@@ -124,7 +124,7 @@ class AccessTokens:
         """Return the current token, or a new one. With `force`, end all earlier tokens first."""
         now = self._clock()
         if force:
-            self._note_forced(now)
+            self._admit_forced(now)
             self.end_all()
         token = self._tokens.get(self._stable_token)
         if token is None or now >= token.expires_at - OVERLAP_SECONDS:
@@ -138,7 +138,7 @@ class AccessTokens:
         if previous is not None:
             previous.expires_at = min(previous.expires_at, now + OVERLAP_SECONDS)
         self._older_token, _ = self._add(now)
-        return {"access_token": self._older_token, "expires_in": int(ACCESS_TOKEN_LIFETIME_SECONDS)}
+        return {"access_token": self._older_token, "expires_in": int(_ACCESS_TOKEN_LIFETIME_SECONDS)}
 
     def end_all(self) -> None:
         """End all tokens, as a `force_refresh` or a new app secret does."""
@@ -160,14 +160,14 @@ class AccessTokens:
     def _add(self, now: float) -> tuple[str, _AccessToken]:
         # The token has 515 characters, because WeChat asks callers to leave room for at least 512.
         text = "88_" + secrets.token_urlsafe(384)
-        self._tokens[text] = _AccessToken(expires_at=now + ACCESS_TOKEN_LIFETIME_SECONDS)
+        self._tokens[text] = _AccessToken(expires_at=now + _ACCESS_TOKEN_LIFETIME_SECONDS)
         return text, self._tokens[text]
 
-    def _note_forced(self, now: float) -> None:
+    def _admit_forced(self, now: float) -> None:
         if self._forced_at:
-            require(now - self._forced_at[-1] >= FORCED_PAUSE_SECONDS, Errcode.TOO_FREQUENT)
+            require(now - self._forced_at[-1] >= _FORCED_PAUSE_SECONDS, Errcode.TOO_FREQUENT)
         today = [at for at in self._forced_at if day_of(at) == day_of(now)]
-        require(len(today) < FORCED_A_DAY, Errcode.USED_UP_QUOTA)
+        require(len(today) < _FORCED_A_DAY, Errcode.USED_UP_QUOTA)
         self._forced_at = [*today, now]
 
 
@@ -196,11 +196,11 @@ class Grants:
         if refresh_token is None:
             refresh_token = secrets.token_urlsafe(64)
         access_token = secrets.token_urlsafe(64)
-        self._access[access_token] = replace(grant, expires_at=self._clock() + ACCESS_TOKEN_LIFETIME_SECONDS)
+        self._access[access_token] = replace(grant, expires_at=self._clock() + _ACCESS_TOKEN_LIFETIME_SECONDS)
         self._refresh[refresh_token] = grant
         return {
             "access_token": access_token,
-            "expires_in": int(ACCESS_TOKEN_LIFETIME_SECONDS),
+            "expires_in": int(_ACCESS_TOKEN_LIFETIME_SECONDS),
             "refresh_token": refresh_token,
         }
 
@@ -248,7 +248,7 @@ class IssuedSessionKeys:
         """Store the session_key of a new login, and return it. The previous key no longer works."""
         now = self._clock()
         self._issued[openid] = _IssuedKey(
-            person, session_key or random_16_bytes(), now + SESSION_KEY_LIFETIME_SECONDS, now
+            person, session_key or random_16_bytes(), now + _SESSION_KEY_LIFETIME_SECONDS, now
         )
         return self._issued[openid].session_key
 
