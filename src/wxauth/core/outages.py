@@ -112,6 +112,7 @@ _SETTING_REFUSED_WORDS: Final = "unsupported startup parameter"  # of PgBouncer;
 # The message that contains these words shows a Python object instead of the possible values.
 _WRONG_SESSION_WORDS: Final = "target_session_attrs is expected"
 _DIRECT_TLS_WORDS: Final = "direct TLS"
+# PostgreSQL may translate this message. Then the failure is NotConnected instead of DatabaseUrlRefused.
 _NO_RIGHT_TO_SET_WORDS: Final = "permission denied to set parameter"
 _QUOTED_NAME: Final = re.compile('"([a-z_.]+)"')
 # The text of the first type that matches is used, after the host and port.
@@ -152,11 +153,6 @@ def _lasting_kind(driver_error: BaseException | None) -> type[BaseException] | N
         words in str(driver_error) for words in (_TLS_REFUSED_WORDS, _SETTING_REFUSED_WORDS)
     )
     return type(driver_error) if is_lasting else None
-
-
-def is_right_to_set_missing(exc: BaseException) -> bool:
-    """Return whether the role may not set a parameter of the URL."""
-    return isinstance(exc, asyncpg.InsufficientPrivilegeError) and str(exc).startswith(_NO_RIGHT_TO_SET_WORDS)
 
 
 def is_right_missing(exc: StorageUnavailable) -> bool:
@@ -284,7 +280,7 @@ class OutageLog:
         self._since, self._is_logged = None, False
 
 
-outage_log: Final = OutageLog(10.0)
+outage_log: Final = OutageLog(interval_seconds=10.0)
 
 
 def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None:
@@ -329,7 +325,9 @@ def raise_if_not_connected(exc: Exception, dsn: str) -> None:
     Raises: NotConnected; DatabaseUrlRefused, if the URL itself or an environment variable is wrong.
     """
     # The error for an invalid certificate is both an OSError and a ValueError.
-    if (isinstance(exc, _WRONG_URL) and not isinstance(exc, OSError)) or is_right_to_set_missing(exc):
+    is_wrong_url = isinstance(exc, _WRONG_URL) and not isinstance(exc, OSError)
+    lacks_right = isinstance(exc, asyncpg.InsufficientPrivilegeError)
+    if is_wrong_url or (lacks_right and str(exc).startswith(_NO_RIGHT_TO_SET_WORDS)):
         variable = None if isinstance(exc, asyncpg.PostgresError) else libpq.wrong_variable(dsn)
         if variable is not None:
             text = _('invalid value for environment variable "{name}"', name=variable)
@@ -338,6 +336,5 @@ def raise_if_not_connected(exc: Exception, dsn: str) -> None:
             text = Text("{message} (PGSSLNEGOTIATION)", message=str(exc))
             raise DatabaseUrlRefused(NOT_USABLE) from ParameterRefused(text)
         raise DatabaseUrlRefused(NOT_USABLE) from exc
-    # The role may lack the right to connect to the database.
-    if isinstance(exc, (*_UNAVAILABLE, asyncpg.InsufficientPrivilegeError)):
+    if lacks_right or isinstance(exc, _UNAVAILABLE):  # for example the right to connect
         raise _not_connected(exc, dsn) from exc
