@@ -24,9 +24,10 @@ class RedisCounts:
 
     Args:
         what: One word for the kind of action, which is part of the keys.
-        patience: The seconds that the caller allows for connecting and one operation. The caller enforces it. If there
-            are several hosts, or several addresses of a host, each gets a share of this time, so that an address that
-            does not respond leaves time for the others. For Sentinels and a cluster, the operation gets a share, too.
+        patience: The seconds that the caller allows for counting an action, including the wait for a connection. The
+            caller enforces it. If there are several hosts, or several addresses of a host, each gets a share of this
+            time, so that an address that does not respond leaves time for the others. For Sentinels and a cluster, the
+            operation gets a share, too.
     """
 
     def __init__(self, url: str, *, what: str, patience: float) -> None:
@@ -57,10 +58,6 @@ class RedisCounts:
         return self._client
 
 
-# The functions that open connections import redis-py themselves, because the import takes 0.1 s, and few processes need
-# it.
-
-
 async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
     if "+" not in url.partition("://")[0]:  # "redis+sentinel" and "redis+cluster" name several hosts
         return await _connect_to_server(url, patience, closing)
@@ -83,6 +80,7 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
 
 
 async def _connect_to_server(url: str, patience: float, closing: AsyncExitStack) -> Any:
+    # All functions import redis-py only when they use it, because the import takes 0.1 s, and few processes need it.
     from redis.asyncio import ConnectionPool, Redis
 
     pool = ConnectionPool.from_url(url)
@@ -131,11 +129,12 @@ def _connect_to_cluster(addresses: Sequence[tuple[str, int]], options: dict[str,
     return cluster
 
 
-# A connection of this class tries one address after another.
 def _connection_trying(addresses: Sequence[str], connection_class: type[Any], seconds: float) -> type[Any]:
     order = list(addresses)
 
     class TryingConnection(connection_class):  # type: ignore[misc]
+        """A connection that tries one address after another, each for at most `seconds`."""
+
         address = order[0]
 
         def _connection_arguments(self) -> dict[str, Any]:
