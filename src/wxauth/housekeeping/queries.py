@@ -21,9 +21,9 @@ from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, LAST_OF_PAGE, LastRow
 from wxauth.settings.addresses import TRUNCATED
 
 _REPLACEMENTS: Final = "replaced_sessions"
-# A login stores its session at most this long after creating the session's id. Nothing limits the whole login, but each
-# of its transactions ends within `Deadlines.total`, and few are repeated. If a login takes even longer, its session is
-# counted only after the next login of the identity.
+# A login usually stores its session within this time after creating the session's id. Nothing limits the whole login,
+# but each of its transactions ends within `Deadlines.total`, and few are repeated. If a login takes even longer, its
+# session is counted only after the next login of the identity.
 _MAX_LOGIN_DURATION: Final = timedelta(seconds=60)
 
 
