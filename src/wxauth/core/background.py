@@ -18,7 +18,7 @@ from wxauth.errors import StorageUnavailable
 
 FINISH_SECONDS: Final = 1.0  # for tasks when the service ends
 MAX_WAITING_RETRIES: Final = 10_000
-RETRY_PAUSE_SECONDS: Final = 0.25
+RETRY_PAUSE_SECONDS: Final = 0.25  # shorter than `PAUSES_FOR_OTHERS_SECONDS` in `phones/phones.py`
 LAST_ROUND_SECONDS: Final = 2.0  # for retries when the service ends
 LAST_STORE_SECONDS: Final = 2.0  # for a buffer when the service ends
 WRITES_AWAITING_RETRY: Final = Gauge(

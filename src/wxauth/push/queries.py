@@ -29,7 +29,8 @@ class PushMessage(SQLModel, table=True):
 # WeChat repeats a withdrawal within seconds, but a repetition that is not recognized would erase what the user has
 # entered since.
 WITHDRAWALS_KEPT: Final = timedelta(days=30)
-# A signature is valid for less time, and a withdrawal waits in memory for less (`KEPT_IN_MEMORY_SECONDS`).
+# A signature is valid for less time, and the retry of a failed withdrawal, which claims the withdrawal's signature
+# again, waits in memory for less (`KEPT_IN_MEMORY_SECONDS` in `push/receiving.py`).
 SIGNATURES_KEPT: Final = timedelta(hours=2)
 
 # Of two messages with one signature, the second waits for the first to commit, and is compared. Unlike DO NOTHING, DO
