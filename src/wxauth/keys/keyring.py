@@ -85,6 +85,7 @@ class KeySet(Generic[Key]):
         by_kid: dict[str, Key] = {}
         for row in stored:
             try:
+                # A known key stays the same object. For another object, a verifier checks each signature again.
                 by_kid[row.kid] = self.by_kid.get(row.kid) or unsealed_key(row, sealer, self.key_type)
             except CannotOpen:
                 continue
