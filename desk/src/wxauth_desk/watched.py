@@ -84,7 +84,7 @@ class _Body:
         self._start += piece[: _MAX_BODY_BYTES - len(self._start)]
 
     def shown(self, path: str) -> Any:
-        """Return the body without its secrets. Of a body whose secrets can't be found, return only the size."""
+        """Return the body without its secrets. Of a body whose secrets can't be found, return the size and the type."""
         if not self._size:
             return None
         if self._size == len(self._start):

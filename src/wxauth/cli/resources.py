@@ -118,9 +118,9 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
     The settings must be complete, as for the service itself. `with_services` provides all parts of the service, but
     importing them takes half a second more.
 
-    With `calls_wechat`, the parts include the clients of WeChat and the apps. A command that stores encrypted values
-    needs `seals`: with wrong secret keys, it would store values that the service cannot open, so the keys must open
-    stored values first (`ensure_opens`).
+    With `calls_wechat`, the parts include WeChat's client, and the stored apps have been read. A command that stores
+    encrypted values needs `seals`: with wrong secret keys, it would store values that the service cannot open, so the
+    keys must open stored values first (`ensure_opens`).
     """
     from wxauth.core.services import Parts
 

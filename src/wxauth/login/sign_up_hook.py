@@ -69,8 +69,6 @@ class HookTimedOut(HookFailed):
 
 @part
 class SignUpHook:
-    """The part that asks the operator's service whether a new user may sign up, and with which initial fields."""
-
     settings: Settings
     transport: httpx.AsyncBaseTransport
     clock: Clock
@@ -82,7 +80,7 @@ class SignUpHook:
         self.is_on = self.settings.sign_up_hook_url is not None
 
     async def initial_fields(self, app: App, login: Login) -> InitialFields:
-        """Ask the service about the new user of a login. Without a usable response, only `is_undecided` may be set.
+        """Ask the service about the new user of a login. Without a usable response, only `is_undecided` is set.
 
         Raises: SignUpRefused, if the service refuses the user; SignUpUnavailable, if there is no usable response, and
             `SIGN_UP_HOOK_FAILURE` is `refuse`.

@@ -68,7 +68,7 @@ async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool =
 
     The name of an https URL must not resolve to an address that wxauth never connects to, such as a link-local address.
     An https URL is accepted even if its name does not resolve now, because each connection checks the address again. If
-    `resolves_https` is False, only an address in place of a name is checked.
+    `resolves_https` is False, the host of an https URL is checked only if it is an address in place of a name.
     """
     scheme, name = _scheme_and_name(text)
     try:

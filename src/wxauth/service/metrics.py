@@ -83,7 +83,7 @@ class PrometheusMetrics(Collector):
     apps: Apps
     sweeps: Sequence[str]
     routes: Sequence[Route] = ()
-    # With the time of the query. None if the latest query has failed.
+    # With the time of the query. None before the first query ends, and if the latest query has failed.
     _statistics: tuple[Statistics, datetime] | None = field(default=None, init=False)
     # The query might still be running, or might have failed.
     _query_began_at: datetime | None = field(default=None, init=False)

@@ -81,4 +81,4 @@ def _check_fact(fact: str) -> None:
 
 
 Claims = Annotated[dict[str, Any], i_json.IS_I_JSON, checked(check_claims)]
-JsonClaims = json_like('{"role": "authenticated"}')
+JsonClaims = json_like('{"role": "authenticated"}')  # for `Claims` in an environment variable
