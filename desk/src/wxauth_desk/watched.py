@@ -25,7 +25,7 @@ _FORM: Final = "application/x-www-form-urlencoded"
 
 
 class Watched:
-    """Middleware that records the requests to an app, without secrets, and the beginning of their bodies.
+    """Middleware that records the requests to an app, and its responses, without secrets.
 
     If a page of the desk sends a phone's request, `PAGE_HEADER` contains the page's id, which the app doesn't get.
     """
@@ -71,7 +71,7 @@ class Watched:
 
 
 class _Body:
-    """The beginning of a body."""
+    """A body, of which at most `_MAX_BODY_BYTES` are kept."""
 
     def __init__(self) -> None:
         self.content_type = ""
@@ -84,7 +84,7 @@ class _Body:
         self._start += piece[: _MAX_BODY_BYTES - len(self._start)]
 
     def shown(self, path: str) -> Any:
-        """Return the body without its secrets. Of a body whose secrets can't be found, return the size and the type."""
+        """Return the body without its secrets, or only its size and type if the secrets can't be found."""
         if not self._size:
             return None
         if self._size == len(self._start):

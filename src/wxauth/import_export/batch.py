@@ -63,7 +63,7 @@ class LineRefused(Exception):
 
 
 class AdministratorsNotLocked(Exception):
-    """A line would remove an administrator, who might be the last one, because the batch hasn't locked all."""
+    """A line would remove an administrator. The batch has not locked all of them, so this might be the last one."""
 
 
 class _Addition(NamedTuple):

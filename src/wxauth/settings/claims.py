@@ -1,7 +1,4 @@
-"""The template of the operator's own claims in tokens, and the rules for the template.
-
-A template can refer to facts about the user.
-"""
+"""The template of the operator's own claims in tokens, which can refer to facts about the user, and its rules."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
