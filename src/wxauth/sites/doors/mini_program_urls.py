@@ -24,7 +24,6 @@ from wxauth.wechat.api import URL_LINK_LASTS, WeChatApi
 from wxauth.wechat.client import log_not_made
 from wxauth.wechat.errcodes import Api
 from wxauth.wechat.wechat_tokens import CachedSecret
-from wxauth_guard.errors import WxAuthError
 
 _PLAINTEXT_LINK: Final = "weixin://dl/business/"
 # If WeChat makes no new link, the previous one is still valid for five days.
@@ -75,11 +74,8 @@ class MiniProgramUrls:
 
     async def of(self, app_id: str | None) -> str | None:
         """Return the URL that opens this app or, without an id, the default app; None if there is no URL now."""
-        try:
-            app = self.apps.for_login(app_id)
-        except WxAuthError:  # the app is unknown or disabled, or cannot be used
-            return None
-        if self.settings.scan_link == "off" or not app.is_mini_program:
+        app = self.apps.find_enabled(app_id)
+        if app is None or self.settings.scan_link == "off" or not app.is_mini_program:
             return None
         if self.settings.scan_link == "url":
             return await self.url_links.of(app)
