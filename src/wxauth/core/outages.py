@@ -286,6 +286,7 @@ outage_log: Final = OutageLog(interval_seconds=10.0)
 def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None:
     """Raise StorageUnavailable if the database's state has caused this failure. Otherwise do nothing.
 
+    If the schema does not fit, or a right is missing, this is also logged, at most once per interval of `outage_log`.
     `is_closed` says whether the connection is closed. If it is, asyncpg raises the same type of error as if the caller
     had misused the connection.
 

@@ -61,7 +61,7 @@ SIGNATURES: Final = Counter(
     "outcome",
 )
 
-_KEY_EXPIRED: Final = SessionKeyExpired(LOG_IN_AGAIN)
+_KEY_EXPIRED: Final = SessionKeyExpired(LOG_IN_AGAIN)  # only for the OpenAPI document
 # No identity has this openid. It is looked up if the body is invalid.
 _NO_OPENID: Final = ""
 _URL_RULE: Final = f"Must be an http or https URL of at most {MAX_URL} characters, without a user"
