@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 
 from wxauth import errors
 from wxauth.apps.registry import Apps
-from wxauth.core.background import Retries, cancel
+from wxauth.core.background import Retries, cancel, retrieve_exception
 from wxauth.core.clock import Clock
 from wxauth.core.database import PREVENTED_BY_OTHERS, Database
 from wxauth.core.logs import get_logger
@@ -218,6 +218,7 @@ class Phones:
         self._calls[sent.hash] = call
         self._in_progress.take(sent.identity)  # a second place, because the call can outlast this request
         storage.add_done_callback(lambda _task: self._forget_call(sent))
+        storage.add_done_callback(retrieve_exception)
         return call
 
     async def _exchange(self, sent: _SentCode) -> Mapping[str, Any]:
@@ -236,10 +237,7 @@ class Phones:
 
     def _forget_call(self, sent: _SentCode) -> None:
         self._in_progress.give_back(sent.identity)
-        storage = self._calls.pop(sent.hash).storage
-        if not storage.cancelled():
-            # Otherwise, asyncio would log that the exception was never retrieved.
-            storage.exception()
+        del self._calls[sent.hash]
 
     async def _store_when_fetched(self, fetch: asyncio.Task[Mapping[str, Any]], sent: _SentCode) -> None:
         phone_info = await fetch
