@@ -39,7 +39,7 @@ async def add_shop_client(database: Database, *, now: datetime) -> Credentials:
     try:
         credentials = await add_client(database, build_client(_CLIENT_ID, {"scopes": [Scope.SIGN]}), now=now)
     except NameTaken:
-        credentials, _client = await renew_secret(database, _CLIENT_ID, now=now)
+        credentials, _scopes = await renew_secret(database, _CLIENT_ID, now=now)
     assert credentials is not None  # a client without a secret would have no credentials
     return credentials
 

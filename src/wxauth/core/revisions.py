@@ -52,7 +52,7 @@ KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)  # the newest first
 
 
 async def current_revision(database: Database) -> str | None:
-    """Return the schema's revision, or a value that `refusal_of` refuses if it is another program's."""
+    """Return the schema's revision; None if there is none. For another program's, `refusal_of` refuses the result."""
     if not await database.value(_HAS_VERSION_TABLE):
         return None
     stored = await database.row(_CURRENT)

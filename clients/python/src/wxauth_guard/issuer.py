@@ -34,7 +34,7 @@ DEFAULT_MAX_AGE: Final = 300.0  # seconds, if the response names no max-age
 # Even after a response with `max-age=0`, not every token may cause a fetch.
 _MIN_MAX_AGE: Final = 1.0
 
-_MAX_SHOWN: Final = 200
+_MAX_SHOWN: Final = 200  # characters of another issuer's URL
 # Such a path cannot lead out of the URL to which it is appended, as one with `..` could.
 _PATH_BELOW: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 _MAX_AGE_DIRECTIVE: Final = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
