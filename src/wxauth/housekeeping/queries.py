@@ -24,7 +24,7 @@ _REPLACEMENTS: Final = "replaced_sessions"
 # A login usually stores its session within this time after creating the session's id. Nothing limits the whole login,
 # but each of its transactions ends within `Deadlines.total`, and few are repeated. If a login takes even longer, its
 # session is counted only after the next login of the identity.
-_MAX_LOGIN_DURATION: Final = timedelta(seconds=60)
+_ASSUMED_LOGIN_DURATION: Final = timedelta(seconds=60)
 
 
 class SweepProgress(SQLModel, table=True):
@@ -203,7 +203,7 @@ async def replace_old_sessions(
         is_last = last is None and max(ended, deleted) < size
         if is_last:
             # The next run begins a minute before this run was due, to include logins that were in progress then.
-            after, due_at = first_id_at(due_at - _MAX_LOGIN_DURATION), now + pause
+            after, due_at = first_id_at(due_at - _ASSUMED_LOGIN_DURATION), now + pause
         elif max(ended, deleted) < size:
             after = until
         # Otherwise, more sessions may be left to change, so the next page begins after the same id.
