@@ -16,7 +16,7 @@ from wxauth.core.outages import outage_log
 from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
 
-FINISH_SECONDS: Final = 1.0  # for tasks when the service ends
+FAREWELL_SECONDS: Final = 1.0  # for tasks when the service ends
 MAX_WAITING_RETRIES: Final = 10_000
 RETRY_PAUSE_SECONDS: Final = 0.25  # shorter than `PAUSES_FOR_OTHERS_SECONDS` in `phones/phones.py`
 LAST_ROUND_SECONDS: Final = 2.0  # for retries when the service ends
@@ -39,7 +39,7 @@ Value = TypeVar("Value")
 class Background:
     """Runs tasks that continue even if the request that started them is cancelled."""
 
-    farewell_seconds: float = FINISH_SECONDS
+    farewell_seconds: float = FAREWELL_SECONDS
     _started: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
 
     def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:

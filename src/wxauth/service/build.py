@@ -20,7 +20,7 @@ from wxauth.clients.documents import (
     ClientDocuments,
 )
 from wxauth.console.sessions import ConsoleTokens
-from wxauth.core.background import FINISH_SECONDS, RETRY_PAUSE_SECONDS, Background, Retries
+from wxauth.core.background import FAREWELL_SECONDS, RETRY_PAUSE_SECONDS, Background, Retries
 from wxauth.core.clock import Clock, DatabaseClock
 from wxauth.core.connecting import DEADLINES, Deadlines
 from wxauth.core.database import Database
@@ -85,7 +85,7 @@ class Timeouts:
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
     backchannel_logouts: float = logout_tokens.LOGOUT_TIMEOUT_SECONDS
-    background_farewell: float = FINISH_SECONDS
+    background_farewell: float = FAREWELL_SECONDS
     phones_farewell: float = phones.FAREWELL_SECONDS
     # After each of these pauses, the process checks whether another process has stored the response.
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS_SECONDS
