@@ -94,5 +94,5 @@ async def _pages(
 def _with_devices(row: Mapping[str, Any]) -> ExportedRow:
     session = dict(row)
     ip, user_agent = session.pop("opened_ip"), session.pop("opened_user_agent")
-    opened = {"ip": None if ip is None else str(ip), "device": describe_device(user_agent), "user_agent": user_agent}
+    opened = {"ip": ip, "device": describe_device(user_agent), "user_agent": user_agent}
     return {**session, "device": describe_device(session["user_agent"]), "opened": opened}
