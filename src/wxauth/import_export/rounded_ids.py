@@ -17,7 +17,7 @@ ROUNDED_IDS: Final = Fault(
 # A query may have put a prefix such as `shop-` before the number.
 _NUMBER: Final = re.compile(r"[^0-9]*([1-9][0-9]{15,299})")  # a double has at most 309 digits
 _EXACT_TO: Final = 2**53
-_LARGE: Final = 10**17  # above it, few IDs look rounded by chance: one in 40 if 18 digits are random
+_LARGE: Final = 10**17  # above it, few IDs look rounded by chance, for example one in 40 of 18 random digits
 _ENOUGH: Final = 20  # slightly above `_EXACT_TO`, every second ID looks rounded by chance
 _ENOUGH_LARGE: Final = 3
 _DIGITS_OF_SPREADSHEETS: Final = 15
