@@ -20,7 +20,7 @@ from wxauth.import_export.numbered_lines import MAX_LINE, NumberedLine, numbered
 from wxauth.import_export.other_files import WrongFile
 
 MAX_ELEMENT: Final = 1024 * 1024  # bytes, with its white space: bounds the memory that an import takes
-_WHITE_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_NOT_WHITE_SPACE: Final = re.compile(r"[^ \t\r\n]")
 _TEXT_OR_WHITE_SPACE: Final = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+', re.DOTALL)
 # `Line` reads the bytes of each element again. Therefore, long numbers and control characters in texts are no errors
 # here.
@@ -123,6 +123,7 @@ class Elements:
             raise _wrong(_NO_OBJECTS)
 
     def _elements_of_value(self) -> Iterator[NumberedLine]:
+        """Read a value, and yield the elements of the array of objects that it is or contains."""
         depth = 0
         while True:
             character = self._peek()
@@ -214,29 +215,29 @@ class Elements:
                 self._is_at_end = not piece
                 self._text = self._text[self._position :] + piece.decode("latin-1")
                 self._position = 0
-            match = _WHITE_SPACE.match(self._text, self._position)
-            assert match is not None
-            if match.end() == self._position or self._is_at_end:
-                self._position = match.end()
-                return self._text[self._position : self._position + 1]
-            self._position = match.end()
+            match = _NOT_WHITE_SPACE.search(self._text, self._position)
+            begin = len(self._text) if match is None else match.start()
+            if begin == self._position or self._is_at_end:
+                self._position = begin
+                return self._text[begin : begin + 1]
+            self._position = begin
 
     def _skip(self) -> None:
         self._position += 1
 
-    def _error_here(self, position: int = 0) -> WrongFile:
+    def _error_here(self, fault_at: int = 0) -> WrongFile:
         rest = self._text[self._position : self._position + MAX_ELEMENT].encode("latin-1")
         is_cut_off = _is_cut_off(rest)
         try:
-            read = rest if is_cut_off else rest[: max(position - self._position, 0)]
+            before_fault = rest if is_cut_off else rest[: max(fault_at - self._position, 0)]
             # Unlike `bytes.decode`, this accepts a character that is cut off at the end.
-            getincrementaldecoder("utf-8")("surrogatepass").decode(read)
+            getincrementaldecoder("utf-8")("surrogatepass").decode(before_fault)
         except UnicodeDecodeError:
             return _wrong(NOT_UTF8.rule)
         if not is_cut_off:
             return _wrong(Text(_INVALID, number=max(self._number, 1)))
-        is_whole = self._is_at_end and self._position + MAX_ELEMENT >= len(self._text)
-        return _wrong(_CUT_OFF if is_whole else Text(_TOO_LARGE, number=max(self._number, 1), n=MAX_ELEMENT))
+        reaches_end_of_file = self._is_at_end and self._position + MAX_ELEMENT >= len(self._text)
+        return _wrong(_CUT_OFF if reaches_end_of_file else Text(_TOO_LARGE, number=max(self._number, 1), n=MAX_ELEMENT))
 
 
 def _is_cut_off(text: bytes) -> bool:
