@@ -57,7 +57,7 @@ class MiniProgramLogins:
         """Complete a sign-in request with a new `wx.login` code as proof. Return the URL that the web-view opens next.
 
         Raises: Unanswerable, if the client or the redirect URI is wrong; InvalidToken, if the session has ended;
-            RateLimited, UnknownApp, WeChatError, StorageUnavailable, WrongPerson.
+            RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         try:
             request = await self.site_requests.check(parameters, ip=device.ip, admits=may_answer)

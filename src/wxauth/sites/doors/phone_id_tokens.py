@@ -47,8 +47,8 @@ class PhoneIdTokens:
         In a mini-program, `login_code` is from `wx.login`, and in a mobile app, it is from WeChat's OAuth.
 
         Raises: InvalidRequest, if the client was not added with `--phone-id-token`; WrongAppKind, if the session's app
-            does not run on a phone; InvalidToken, if the session has ended; CannotOpen, RateLimited,
-            StorageUnavailable, UnknownApp, WeChatError, WrongPerson.
+            does not run on a phone; InvalidToken, if the session has ended; CannotOpen, RateLimited, UnknownApp,
+            WeChatError, WrongPerson.
         """
         try:
             client = await _find_client(self.database, client_id)

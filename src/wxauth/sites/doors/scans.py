@@ -189,7 +189,7 @@ class Scans:
         again. A thief with a stolen access token has another code, and must not read the number.
 
         Raises: ScanOver, if this session cannot approve it; ScanTooFar, LoginTooOld, if the user may no longer approve
-            it; CannotOpen, RateLimited, UnknownApp, WeChatError, StorageUnavailable, WrongPerson.
+            it; CannotOpen, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         # This check comes before the call to WeChat. `_store_approval` checks again under a lock, because the claim can
         # change during the call.
