@@ -17,7 +17,7 @@ from wxauth_guard.urls import is_loopback
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
 MAX_SHOWN_URL: Final = 200  # characters of a URL that a response contains
-_PROXY_FAILURES: Final = frozenset({502, 503, 504})
+_PROXY_FAILURES: Final = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 
 
 class DocumentFault(TextError):
