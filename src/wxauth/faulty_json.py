@@ -42,7 +42,7 @@ def loose_text(text: bytes, *, prune: bool = False) -> str:
 
     WeChat and mini-programs send such JSON if they have cut a text off in the middle of a character.
 
-    Raises: ValueError, also if the JSON has too many arrays and objects.
+    Raises: ValueError, also if the JSON has too many arrays and objects, unless `prune` is set.
     """
     decoded = _decoded(text.removeprefix(BOM_UTF8))
     # This conversion joins the two halves of a character that was written as two surrogates.

@@ -127,7 +127,7 @@ class Client(SQLModel):
 
 _SERVICE_SCOPES: Final = frozenset(Scope)
 
-# Each has a default.
+# The fields that have a default, from which the bodies of requests are made.
 OPTIONS: Final = {name: field for name, field in Client.model_fields.items() if name not in ("name", "scopes")}
 
 

@@ -220,7 +220,7 @@ class ConsoleSessions:
         self, user: UserInSession, session_id: UUID, *, generation: int, expires_at: datetime
     ) -> OpenedConsole:
         """`generation` is the number of the new refresh token within its session, from 0 on."""
-        # The clock is read after the wait for the database, so that the access token does not outlive the session.
+        # read after the wait for the database, because the browser counts the seconds from the response
         now = self.clock()
         seconds_left = int((expires_at - now).total_seconds())
         self.last_seen.note(user, at=now)

@@ -134,6 +134,6 @@ REFUSED: Final = Counter(
     "Requests answered with an error, by its code. wechat_misconfigured counts each rejection by WeChat that only the "
     "operator can end, even if the request got another response.",
     "code",
-    # The modules that declare errors are imported above, so no class is missing.
+    # The modules that declare codes are imported above. Error classes of other modules only inherit a code.
     first=sorted({kind.code for kind in _subclasses_of(WxAuthError) if hasattr(kind, "code")}),
 )

@@ -65,7 +65,7 @@ class StaffReads(WriteBuffer):
     is_on: bool
     _waiting: list[dict[str, Any]] = field(init=False, default_factory=list)
     _places_taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)
-    """The number of waiting events of a member of staff."""
+    """The number of waiting events of a type and a member of staff."""
     _further_searches: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
     """Each member of staff has the very dictionary that the waiting event contains."""
     _list_read_at: dict[tuple[str, UUID, Read], datetime] = field(init=False, default_factory=dict)

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 class _Fetch(NamedTuple):
     completion: Future[None]  # completed even if the fetch fails
-    is_needed: bool  # by a request in an event loop, which waits for the new keys
+    is_needed: bool  # by this request, which waits for the fetch if it runs in an event loop
     # Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits. Therefore the
     # thread that starts a fetch waits for a while, and later requests do so after the fetch's timeout.
     should_thread_wait: bool
