@@ -134,6 +134,7 @@ UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
 
 _LOSERS: Final = Statement[UUID]("""
 SELECT id FROM users
+ -- if :verified_until is null, nobody who has verified the number loses it
  WHERE phone = :phone AND (phone_verified_at IS NULL OR phone_verified_at <= :verified_until::timestamptz)
 """)
 # RETURNING sees only the new row, so `before` reads whether the user had verified the number.

@@ -74,7 +74,7 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, allows_documen
         "authorization_response_iss_parameter_supported": True,
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGS),
-        "ui_locales_supported": languages()[::-1],  # Chinese first, because most users of WeChat read it
+        "ui_locales_supported": languages()[::-1],  # Chinese, the last language, first: most users of WeChat read it
         **document_features,
     }
 

@@ -11,7 +11,7 @@ from wxauth.core.database import Database
 from wxauth.core.statements import Statement
 from wxauth.web.pages import HasId, Page, RowWithId, cursor_at
 
-SEARCH_SECONDS: Final = 1.0
+SEARCH_SECONDS: Final = 1.0  # a search takes CPU time from logins (decision 12)
 
 FoundRow_co = TypeVar("FoundRow_co", bound=HasId, covariant=True)
 

@@ -212,7 +212,7 @@ class WeChat:
                 if pause is None or now() + pause >= deadline:
                     break
                 await asyncio.sleep(pause)
-                host = self._base
+                host = self._base  # so that the next attempt, too, can change to the fallback host
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:  # `isinstance` would also accept True
                 raise errors.WeChatBadResponse("WeChat's errcode isn't a valid number")
             if errcode != 0:
