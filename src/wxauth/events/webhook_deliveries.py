@@ -144,8 +144,9 @@ class Deliveries:
     async def aclose(self) -> None:
         """Wait `SHUTDOWN_SECONDS` for running attempts. Another process makes the deliveries that remain."""
         self._is_closing = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=SHUTDOWN_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SHUTDOWN_SECONDS):
+                await self.drain()
         await cancel(self._tasks)
 
     def _start_task(self, receiver_id: UUID, priority: Priority) -> None:
