@@ -20,8 +20,8 @@ from hashlib import sha1, sha256
 from io import StringIO
 from typing import Any, Final
 
-# Only the types are imported from the standard library. The parser is defusedxml's.
-from xml.etree.ElementTree import Element, ParseError
+# Only the error is imported from the standard library. The parser is defusedxml's.
+from xml.etree.ElementTree import ParseError
 
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from defusedxml.ElementTree import iterparse
@@ -320,19 +320,15 @@ def _xml_fields(text: str) -> dict[str, str]:
     if max(text.count("<"), text.count("=")) > _MAX_XML_PARTS:
         raise ValueError("too many elements")
     depth = 0
-    root = None
+    fields: dict[str, str] = {}
     # The parser reports each element while it reads, so that a message that is nested too deeply is refused halfway.
     for kind, element in iterparse(StringIO(text), ("start", "end"), forbid_dtd=True):
-        if root is None:
-            root = element
         depth += 1 if kind == "start" else -1
         if depth > _MAX_XML_DEPTH:
             raise ValueError("nested too deeply")
-    assert isinstance(root, Element)
-    fields: dict[str, str] = {}
-    for element in root:
-        # `text_of` removes the space before the first text.
-        fields[element.tag] = " ".join([fields.get(element.tag, ""), *element.itertext()])
+        if kind == "end" and depth == 1:  # a child of the root has ended
+            # `text_of` removes the space before the first text.
+            fields[element.tag] = " ".join([fields.get(element.tag, ""), *element.itertext()])
     return fields
 
 
