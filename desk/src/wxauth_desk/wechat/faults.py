@@ -48,11 +48,9 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
     match = _FAULT_IN_CODE.fullmatch(code)
     if match is None:
         return None
-    kind = match.lastgroup
-    assert kind is not None
-    # For a kind without a number, such as `hang`, the group contains the name of the kind.
-    value = True if match[kind] == kind else match[kind]
-    return FaultRequest.model_validate({"api": api, kind: value})
+    # For a kind without a number, such as `hang`, the text is the name of the kind.
+    fields = {kind: True if text == kind else text for kind, text in match.groupdict().items() if text is not None}
+    return FaultRequest.model_validate({"api": api, **fields})
 
 
 async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
