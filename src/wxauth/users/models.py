@@ -18,7 +18,7 @@ class User(UserFields, table=True):
     ban_reason: str | None = Field(sa_type=Text)  # for staff only
     banned_until: datetime | None = Field(sa_type=TIME)
     identity_lost_at: datetime | None = Field(sa_type=TIME)
-    """When the user last lost an identity, or might have lost one in an import.
+    """When the user last lost an identity, or an import last required a check of the user's next login.
 
     While this is set, `RETURNING_LOGIN` serves no login, because it might wait for a lock and still see the identity as
     it was before. A login at least an hour later sets the column to null.
