@@ -268,7 +268,7 @@ class LoggedIn:
     is_new: bool
     user: UserAtLogin
     ignored_fields: Sequence[str]  # because the user has changed the profile too often, or may not log in
-    milliseconds: float
+    milliseconds: float  # that storing the login took
 
 
 @dataclass(slots=True)
@@ -340,7 +340,7 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
 @retrying(conflicts=(*CONFLICTS, NothingCommitted))
 async def _log_in(database: Database, login: Login, fixed: _Fixed) -> UserAtLogin:
     user: UserAtLogin | None = None
-    if login.max_sessions is None:
+    if login.max_sessions is None:  # `RETURNING_LOGIN` does not end older sessions
         user = await database.row(RETURNING_LOGIN, **_values(login, fixed))
     if user is None and login.may_sign_up:
         user = await database.row(SIGN_UP, **_sign_up_values(login, fixed))
