@@ -128,6 +128,7 @@ class RemoteAuthority:
             "Accept": "application/json",
             "Accept-Encoding": "identity",  # `iter_raw` does not decompress, because the result could have any size
         }
+        # A socket needs a positive timeout, even if the question waited for a thread until its deadline.
         remaining = max(question.deadline - self._timer(), 0.001)
         with client.stream("GET", question.url, headers=headers, timeout=remaining) as response:
             question.head = _Response(response.status_code, response.headers, b"")
