@@ -85,7 +85,7 @@ async def _check_stored(
         yield _judge_hidden_rows(hidden_in)
         return
     if is_usable(revision):
-        await ensure_rights(database)
+        await ensure_rights(database)  # `check_database` reports a missing right
     yield judge_schema(revision, elsewhere=None if revision is not None else await schema_elsewhere(database))
     if not is_usable(revision):
         return

@@ -26,8 +26,8 @@ from wxauth_guard.issuer import FETCH_TIMEOUT
 from wxauth_guard.verifier import CLOCK_SKEW
 
 CHECK_LIMIT_SECONDS: Final = 25.0  # of a whole check, for example of one app, whose requests have shorter limits
-# All queries of `check_database` share `total`, because on a busy machine they took longer than the 8 s of a request.
-# If the database hangs, `silence` ends the wait earlier.
+# All queries of `check_database` share `total`. On a busy machine, they took longer than the default of 8 s. If the
+# database hangs, `silence` ends the wait earlier.
 _DEADLINES: Final = replace(DEADLINES, total=20.0)
 _MAX_REASON: Final = 300  # characters
 
