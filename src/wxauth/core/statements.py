@@ -201,8 +201,9 @@ class Batched(Statement[Model]):
     The form for one caller is `one`, for example `SELECT id, nickname FROM users WHERE id = :user_id`. The form for
     several callers is `many`, in this example `SELECT n, id, nickname FROM asked LEFT JOIN users ON id = :user_id`. The
     table `asked` has a row for each caller, with the number `n` and the parameters. In `many`, `:user_id` stands for
-    the column `asked.user_id`, so that both forms can contain the same fragments. The default suits a statement that
-    only reads.
+    the column `asked.user_id`, so that both forms can contain the same fragments. `many` follows the definition of
+    `asked`, so it begins with SELECT, or with a comma and further definitions. The default suits a statement that only
+    reads.
 
     If the first column after `n` is null, the caller gets no row. A caller whose number is missing runs the statement
     alone, so `many` may skip locked rows. But `many` must not wait for a lock for more than a few milliseconds, because
