@@ -15,9 +15,7 @@ from wxauth_desk.wechat import APPS, Surroundings, create_simulator
 
 # If a program always calls these names, its operator can map them to this machine in a hosts file.
 _WECHAT_HOST_NAMES: Final = ("api.weixin.qq.com", "api2.weixin.qq.com", "open.weixin.qq.com")
-
-# The service has the same backlog. This module cannot import the number, because this command runs without the service.
-_BACKLOG: Final = 2048
+_BACKLOG: Final = 2048  # uvicorn's default, as for the service
 
 
 def run(port: int) -> None:
