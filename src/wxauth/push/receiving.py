@@ -173,7 +173,7 @@ class PushedMessages:
         key = message.signature.digest
         try:
             is_done = await self._claim_and_erase(message, withdrawal)
-        except InvalidSignature:
+        except InvalidSignature:  # the signature belongs to another message, so a retry would be refused, too
             raise
         except (Exception, asyncio.CancelledError) as exc:  # WeChat soon stops resending the message
             self.retries.put_off(
@@ -195,13 +195,13 @@ class PushedMessages:
         try:
             await self._claim_and_erase(message, withdrawal)
         except InvalidSignature as exc:
-            # WeChat has already received its response.
+            # WeChat has already received its response, so only the log can report this.
             log.error("push_refused", app_id=message.app_id, openid=withdrawal.openid, reason=exc.detail)
 
     async def _claim_and_erase(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
         """Return False if the withdrawal names no known user: it may concern another service."""
-        await claim_signature(self.database, message.signature, now=self.clock())
         app_id, now = message.app_id, self.clock()
+        await claim_signature(self.database, message.signature, now=now)
         async with self.database.begin() as transaction:
             # Only a repeated message is skipped. A late message is carried out, and clears even data that the user
             # entered after WeChat had sent the message.
