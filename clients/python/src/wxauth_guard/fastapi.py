@@ -71,8 +71,8 @@ class BearerGuard(Guard, SecurityBase):
         """Return the guard that checks this request.
 
         If a test overrides a guard in `dependency_overrides`, FastAPI replaces that guard, but not the guards that its
-        `requires` made. An override that is a `Guard` replaces those, too. With any other, such as `lambda: user`, they
-        stay in force.
+        `current` and `requires` made. An override that is a `Guard` replaces those, too. Any other, such as
+        `lambda: user`, replaces at most `current` (see `__call__`).
         """
         if self._origin is self:
             # FastAPI has already replaced this guard, if it is overridden. `optional` is a separate dependency, so an
