@@ -176,7 +176,7 @@ class TestIssuer:
         return {"Authorization": f"Bearer {self.token(**fields)}"}
 
     def ban(self, user_id: UUID | str) -> None:
-        """Let `guard.current` refuse the user's tokens, as after a ban. pytest's fixture forgets it after the test."""
+        """Let `guard.current` refuse the user's tokens, as after a ban."""
         self._authority.banned.add(UUID(str(user_id)))
 
     def end_session(self, session_id: UUID | str) -> None:
@@ -197,7 +197,7 @@ class TestIssuer:
             self._authority.unreachable_blocks -= 1
 
     def forget(self) -> None:
-        """Forget all bans, ended sessions and roles."""
+        """Forget all bans, ended sessions and roles, as the fixture `wxauth_issuer` does after each test."""
         self._authority.banned.clear()
         self._authority.ended.clear()
         self._authority.roles.clear()
