@@ -36,9 +36,9 @@ def welcome(
     mcp_url: str | None,
     findings: Iterable[CheckResult],
     home: Path,
-    language: str = "en",
+    language: str,
 ) -> str:
-    """Return the text that `wxauth-desk dev` prints when the service accepts requests."""
+    """Return the text. Without `simulated_url`, the service uses the real WeChat."""
     address = _address_in_network(settings.host)
     is_simulated = simulated_url is not None
     # The block `beside` lists the addresses of the websites and the console, which `simulated` contains itself.
