@@ -10,10 +10,8 @@ from wxauth_desk.wechat.controls import AppState
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys, random_16_bytes
 
-# After this time, the next call creates a new key.
-_ENCRYPT_KEY_LIFETIME_SECONDS: Final = 3600
-# WeChat returns the latest keys of a person.
-_MAX_ENCRYPT_KEYS: Final = 3
+_ENCRYPT_KEY_LIFETIME_SECONDS: Final = 3600  # after this time, the next call creates a new key
+_MAX_ENCRYPT_KEYS: Final = 3  # so many of a person's latest keys are returned, as by WeChat
 
 
 @dataclass
