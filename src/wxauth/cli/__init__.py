@@ -1,7 +1,4 @@
-"""The command `wxauth`, with its help in the language of the terminal.
-
-Each module in `MODULES` contains related commands, and is imported only when one of these commands is called.
-"""
+"""The command `wxauth`, with its help in the language of the terminal."""
 
 import re
 import sys

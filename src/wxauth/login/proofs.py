@@ -16,7 +16,6 @@ from wxauth.users.callers import Caller
 from wxauth.web.answers import CODE_FAILURES, Failure
 from wxauth.wechat.client import WeChat
 
-# A request with a new login code as proof that the user is present can have these failures.
 PROOF_FAILURES: Final[Sequence[Failure]] = (*CODE_FAILURES, WrongPerson)
 
 log = get_logger()
@@ -28,8 +27,6 @@ class LoginLimiter(RateLimiter):
 
 @part
 class Proofs:
-    """Proofs, by a new login code, that the user of a session is present."""
-
     apps: Apps
     limiter: LoginLimiter
     wechat: WeChat
