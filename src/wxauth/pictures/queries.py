@@ -35,6 +35,7 @@ class Avatar:
 
 REPLACE_AVATAR: Final = Statement[UserInSession](f"""
 WITH changed_user AS (
+    -- no row for a user who has just been banned, erased or merged
     UPDATE users SET avatar_url = :url WHERE id = :user_id AND status = 'active'
     RETURNING {USER_IN_SESSION}
 ), stored AS (

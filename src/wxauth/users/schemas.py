@@ -293,7 +293,7 @@ def shown_in(answer_type: type[Answer], user: UserFields) -> Answer:
     """Return a user's values for the required fields of a response. The caller adds the others."""
     names = _required_fields(answer_type)
     answer = dict(zip(names, attrgetter(*names)(user), strict=True))
-    if "attributes" in answer and answer["attributes"] is None:
+    if "attributes" in answer and answer["attributes"] is None:  # as stored for a user without attributes
         answer["attributes"] = {}
     return answer  # type: ignore[return-value]  # mypy cannot see that these are the fields of `answer_type`
 
