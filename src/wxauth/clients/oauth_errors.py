@@ -26,7 +26,7 @@ class OAuthError(Exception):
     The `description` is for the developer. It never contains a secret, or text that the caller sent.
     """
 
-    # `Unreadable` sets this name, unless the caller may have chosen the name, because errors do not echo such names.
+    # The name of the unreadable parameter, which `Unreadable` in oauth_requests.py sets if the name can be shown.
     parameter: str | None = None
 
     def __init__(
