@@ -256,6 +256,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._stall_timer = self._loop.call_later(self.stall_seconds / _STALL_CHECKS, self._check_for_stall)
 
     def _limit_time(self) -> None:
+        # A timer that runs is not replaced, so that a client cannot extend the time by sending a head byte by byte.
         if not self._unanswered and self._timer.cancelled():
             self._timer = self._loop.call_later(self.head_seconds, self._connection.close)
 
