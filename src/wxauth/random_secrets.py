@@ -16,5 +16,5 @@ def new_secret() -> str:
 def hash_of(secret: str) -> bytes:
     """Return the hash that is stored instead of a secret, which must have at least 128 random bits."""
     # Slow hashes protect passwords that people choose. Nobody can guess a random secret, however fast its hash is, and
-    # a slow hash would delay every request.
+    # a slow hash would delay every request with a secret.
     return sha256(secret.encode()).digest()

@@ -20,7 +20,7 @@ _SURROGATES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x
 class NumberedLine(NamedTuple):
     """A line of the file: its bytes, a fault if it cannot be read, or None if it is blank.
 
-    The lines of `JsonLines` and `CsvLines` are JSON.
+    `JsonLines` and `CsvLines` yield lines whose bytes are JSON.
     """
 
     number: int

@@ -84,8 +84,7 @@ async def client_and_keys(
 ) -> tuple[ServiceClient | None, Sequence[KeyOfLogin]]:
     """Return the client with this id, and the `KeyOfLogin` of each identity that matches.
 
-    Without `openid`, the user's identities in the app match, at most two of them, because two already are
-    ambiguous.
+    Without `openid`, the user's identities in the app match, at most two of them, because two are ambiguous.
     """
     if openid is not None:
         rows = await database.rows(_SIGNER_FOR_OPENID, client_id=client_id, app_id=app_id, openid=openid)
