@@ -38,7 +38,8 @@ MAX_ECHOED: Final = {"state": 4096, "nonce": 512}
 HINT_PARAMETER: Final = "id_token_hint"
 HINTED_USER_PARAMETER: Final = "hinted_user"  # in place of the `id_token_hint` in the links of wxauth's pages; sealed
 HINTS: Final = (HINT_PARAMETER, HINTED_USER_PARAMETER)
-# `consent` and `select_account` change nothing: without `none`, wxauth always asks the user.
+# `consent` and `select_account` change nothing: without `none`, wxauth's pages always ask the user, and in a web-view,
+# the mini-program answers for its own user.
 _PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)  # a SHA-256 hash in base64url
 _NOT_SUPPORTED: Final[Mapping[str, str]] = {
