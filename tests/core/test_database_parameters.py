@@ -63,6 +63,7 @@ async def tls_to(database_url: str, authority: Authority, host: str, *, is_direc
         ("", {"PGSSLROOTCERT": "system"}, False),
         ("sslrootcert=system", {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/nowhere"}, False),
         ("sslmode=verify-full", {"PGSSLMODE": "require", "PGSSLROOTCERT": "system"}, False),
+        ("sslmode=verify-full", {"PGSSLROOTCERT": ""}, False),  # PostgreSQL's programs count an empty variable as unset
     ],
 )
 async def test_urls_that_services_print_connect_and_check_the_certificate(

@@ -176,7 +176,7 @@ def _defaults_for(query: Mapping[str, str], *, has_several_hosts: bool) -> dict[
     # wxauth's other connections trust SSL_CERT_FILE, too, but asyncpg does not read it.
     authorities = os.environ.get("SSL_CERT_FILE")
     is_verified = query.get("sslmode") in ("verify-ca", "verify-full")
-    if authorities and is_verified and "PGSSLROOTCERT" not in os.environ:
+    if authorities and is_verified and not os.environ.get("PGSSLROOTCERT"):
         defaults["sslrootcert"] = authorities
     return defaults
 
