@@ -54,6 +54,7 @@ _SYSTEM_FILES: Final = (
     "/etc/ssl/ca-bundle.pem",  # SUSE
     "/etc/ssl/cert.pem",  # macOS
 )
+# A port from 1 to 65535, which may begin with zeros.
 _PORT: Final = r"0*(?!0)(?:\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
 _HOST_IN_LIST: Final = rf"(?:/[^,]*|(?:\[[^\],]+\]|[^,:\[]*)(?::{_PORT})?)"
 _TLS_VERSION: Final = r"TLSv1(?:\.[123])?"
@@ -291,6 +292,7 @@ def wrong_variable(dsn: str) -> str | None:
         value = os.environ.get(name)
         if value and name not in overridden and not re.fullmatch(pattern, value, re.ASCII):
             return name
+    # asyncpg requires one port, or as many as there are hosts.
     ports = os.environ.get("PGPORT", "")
     if "," in ports and ports.count(",") != os.environ.get("PGHOST", "").count(","):
         return "PGPORT"
