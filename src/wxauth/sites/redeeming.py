@@ -52,7 +52,7 @@ class NotRedeemed(StrEnum):
     SPENT = "spent"  # redeemed before; if an authorization code is used again, wxauth ends its session
     PENDING = "pending"
     TOO_FAST = "too_fast"  # undecided, too
-    DENIED = "denied"  # by the user, or because the approval or the code is no longer valid
+    DENIED = "denied"  # by the user, or because the user, the approval or the code is no longer valid
     OVER = "over"  # not decided in time
 
 
