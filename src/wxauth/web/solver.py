@@ -189,7 +189,7 @@ class Plan:
     def __init__(
         self, dependant: Dependant, arguments: Mapping[str, Argument], overrides: Overrides | None = None
     ) -> None:
-        assert dependant.call is not None
+        call = _call_of(dependant)
         self.needs_stack = False  # for code after a `yield`; the caller of `run` closes the stack
         self._path = dependant.path or ""
         self._overrides = overrides or {}
@@ -197,7 +197,7 @@ class Plan:
         self._places: dict[Callable[..., Any], int] = {}  # of the values of dependencies and parts
         dependencies = {each.name: each for each in dependant.dependencies}
         places_by_name = {}
-        for name in inspect.signature(dependant.call).parameters:
+        for name in inspect.signature(call).parameters:
             if name in dependencies:
                 places_by_name[name] = self._add_dependency(dependencies[name])
             elif name in arguments:
@@ -206,7 +206,7 @@ class Plan:
                 places_by_name[name] = self._add_coroutine(argument.read, (_REQUEST, *part_places))
             else:
                 places_by_name[name] = _REQUEST
-        self._add_coroutine(*_with_positional_arguments(dependant.call, places_by_name))
+        self._add_coroutine(*_with_positional_arguments(call, places_by_name))
         self._has_parts = any(step.place == _PART for step in self._steps)
 
     async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
@@ -224,25 +224,23 @@ class Plan:
         return values[-1]
 
     def _add_dependency(self, dependant: Dependant) -> int:
-        assert dependant.call is not None
-        if dependant.use_cache and dependant.call in self._places:
-            return self._places[dependant.call]
+        declared = _call_of(dependant)
+        if dependant.use_cache and declared in self._places:
+            return self._places[declared]
         # If there are overrides, they might replace this call, so it becomes a step like any other dependency.
-        if isinstance(dependant.call, Provided) and not self._overrides:
-            return self._add_part(dependant.call.kind)
-        called = dependant
-        if dependant.call in self._overrides:
-            called = get_dependant(path=self._path, call=self._overrides[dependant.call])
-        assert called.call is not None
+        if isinstance(declared, Provided) and not self._overrides:
+            return self._add_part(declared.kind)
+        call = self._overrides.get(declared, declared)
+        called = dependant if call is declared else get_dependant(path=self._path, call=call)
         for field in _UNSUPPORTED:
             if getattr(called, field):
-                raise TypeError(f"{called.call} takes {field}: on a direct route it takes the request and dependencies")
+                raise TypeError(f"{call} takes {field}: on a direct route it takes the request and dependencies")
         places_by_name = {each.name or "": self._add_dependency(each) for each in called.dependencies}
         request_names = (called.request_param_name, called.http_connection_param_name)
         places_by_name |= {name: _REQUEST for name in request_names if name is not None}
-        place = self._add_function(called.call, places_by_name)
+        place = self._add_function(call, places_by_name)
         # With `use_cache=False`, a dependency is called several times. Other parameters reuse the first value.
-        self._places.setdefault(dependant.call, place)
+        self._places.setdefault(declared, place)
         return place
 
     def _add_part(self, kind: type) -> int:
@@ -298,15 +296,20 @@ def _with_positional_arguments(
 
 def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iterator[Entails]:
     """Yield what the parameters document, each before the dependencies that it takes."""
-    assert dependant.call is not None
-    hints = get_type_hints(_function_of(dependant.call), include_extras=True)
+    call = _call_of(dependant)
+    hints = get_type_hints(_function_of(call), include_extras=True)
     dependencies = {each.name: each for each in dependant.dependencies}
-    for name in inspect.signature(dependant.call).parameters:
+    for name in inspect.signature(call).parameters:
         if name in arguments:
             yield arguments[name].entails
         elif name in dependencies:
             yield from (each for each in _metadata_of(hints.get(name)) if isinstance(each, Entails))
             yield from entailed_by(dependencies[name], {})
+
+
+def _call_of(dependant: Dependant) -> Callable[..., Any]:
+    assert dependant.call is not None  # FastAPI's own type allows None, but `get_dependant` always sets the call
+    return dependant.call
 
 
 def _metadata_of(hint: Any) -> tuple[Any, ...]:
