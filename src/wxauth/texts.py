@@ -20,7 +20,8 @@ _INVISIBLE: Final = (
     "\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0080-\U000e00ff\U000e01f0-\U000e0fff"
 )
 _CONTROLS: Final = "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # without tabs, line breaks and form feeds, which become spaces
-# Programs ignore these characters, such as bidirectional controls.
+# Unicode calls these characters default ignorable: programs that do not know them show nothing in their place. Some of
+# them reorder the text around them, for example bidirectional controls.
 _IGNORED: Final = "\xad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff0-\ufff8"
 # These are surrogates, characters for private use, noncharacters, and the last two planes.
 _UNASSIGNABLE: Final = "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"
