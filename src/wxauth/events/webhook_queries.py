@@ -295,7 +295,8 @@ WITH RECURSIVE {_receivers_fragment("true")}, swept AS MATERIALIZED (
            CROSS JOIN unnest('{{delivered,failed,pending}}'::text[]) AS chosen
            CROSS JOIN LATERAL (
                SELECT d.receiver_id, d.event_id FROM deliveries d
-                WHERE d.receiver_id = receivers.id AND d.state = chosen AND d.priority >= 0
+                WHERE d.receiver_id = receivers.id AND d.state = chosen
+                  AND d.priority >= 0  -- not to sites, which are receivers without a webhook, too
                   AND d.id < CASE WHEN w.id IS NULL THEN '{fragment(str(LAST_ID))}' ELSE :before::uuid END
                 ORDER BY d.id LIMIT :size FOR UPDATE SKIP LOCKED) old
      WHERE w.id IS NULL OR chosen <> 'pending'
