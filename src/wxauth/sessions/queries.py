@@ -288,10 +288,10 @@ async def end_sessions(
     except_id: UUID | None = None,
     identities: Collection[tuple[str, str]] | None = None,
 ) -> None:
-    """End all sessions of locked users except `except_id`, and their logins that have no session yet.
+    """End all sessions of locked users except `except_id`, and their logins to sites that have no session yet.
 
-    `identities` are pairs of app_id and openid, and None stands for all. An erasure calls this function before it
-    deletes the sessions, so that websites get logout tokens.
+    The logins of browsers end, too. `identities` are pairs of app_id and openid, and None stands for all. An erasure
+    calls this function before it deletes the sessions, so that websites get logout tokens.
     """
     selected_identities = _ALL_IDENTITIES if identities is None else identity_parameters(identities)
     parameters = {"user_ids": user_ids, **selected_identities}
