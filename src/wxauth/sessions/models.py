@@ -28,7 +28,7 @@ class Session(SQLModel, table=True):
     # `ADDRESSES_KEPT_DAYS`, housekeeping later truncates `ip` and `opened_ip` to their networks.
     ip: str | None = Field(sa_type=INET)
     user_agent: str | None = Field(sa_type=Text)
-    opened_ip: str | None = Field(sa_type=INET)  # null as long as `ip` is still this address: see `OPENED`
+    opened_ip: str | None = Field(sa_type=INET)  # null as long as `ip` is still this address: see `list_queries.OPENED`
     opened_user_agent: str | None = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     last_used_at: datetime = Field(sa_type=TIME)

@@ -246,7 +246,7 @@ async def _rotate(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> Rotated | RefreshRefused:
-    """If the statement finds no session, although the token could be used now, it is tried again."""
+    """If the statement finds no session, although the token could be used now, `_rotate` runs again."""
     row = await database.row(
         statement,
         session_id=token.session_id,
