@@ -232,7 +232,7 @@ class AppState(Control):
     # From an address that is not whitelisted, requests for an access token of the app, and `clear_quota`, fail with
     # 40164. For a service account, logins also fail with 40164, and calls with an access token of the app with 61004.
     is_whitelisted: bool = True
-    is_frozen: bool = False  # with the errcode 40243
+    is_frozen: bool = False  # calls with the app's secret fail with 40243
     has_unionids: bool = True  # whether the app is bound to an Open Platform account
     # Calls to these APIs fail with 48001. Only an API that is called with an access token of the app can be denied.
     denied: frozenset[Api] = frozenset()
