@@ -64,7 +64,7 @@ class _Refusal(NamedTuple):
 
 
 class Simulator:
-    """The simulated WeChat, without HTTP. It contains the state of all apps, and the functions that answer the APIs.
+    """The state of all apps, and the functions that answer the APIs.
 
     With `takes_names`, a plain name such as `alice` works as a login code, and `phone-` with a phone number works as a
     phone code, although the real WeChat has no such codes. `clock` returns seconds since the epoch.
