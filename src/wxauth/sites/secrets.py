@@ -21,7 +21,7 @@ from wxauth.tokens import base64url
 QR_CODE_PATH: Final = "/d"
 _SCENE_BYTES: Final = 16
 _SCENE_LENGTH: Final = 22  # `_SCENE_BYTES` in base64url without padding
-SCENE: Final = re.compile(rf"[A-Za-z0-9_-]{{{_SCENE_LENGTH}}}", re.ASCII)
+SCENE: Final = re.compile(rf"[A-Za-z0-9_-]{{{_SCENE_LENGTH}}}")
 PAGE_ID: Final = SCENE  # `page_id_of` makes it as long as a scene.
 UNKNOWN_PAGE: Final = "this browser doesn't show this page"
 
