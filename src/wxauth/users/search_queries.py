@@ -145,8 +145,8 @@ async def find_users(
     before = query.cursor or LAST_ID
     if "user_ids" in filters or only_admins:  # an index finds these users
         return Page.of(await users_between(before=before, lowest=FIRST_ID, limit=query.limit + 1), query.limit)
-    # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
-    # remaining users. The search with the index has no other filters.
+    # If a text has not filled a page from the first two windows, or not in time, it is rare in nicknames, so the index
+    # finds the remaining users. The search with the index has no other filters.
     is_indexed = filters.keys() == {"part"} and len(filters["part"]) >= MIN_INDEXED_LENGTH
     rare_part_statement = _search_statement(frozenset({"rare_part"}), only_admins=False)
     return await search_in_windows(
