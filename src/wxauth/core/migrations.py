@@ -289,7 +289,7 @@ async def _one_process_at_a_time(database: Database) -> AsyncIterator[None]:
         raise_if_unavailable(exc, is_closed=connection.is_closed())
         raise
     finally:
-        connection.terminate()
+        connection.terminate()  # this releases the lock and, unlike `close`, waits for nothing
 
 
 def _config(scripts: Path) -> Config:
