@@ -66,7 +66,7 @@ class Parameters(dict[str, str]):
             if value:
                 self.setdefault(name, value)
         names = [name for name, _ in pairs]
-        self.repeated = {name for name in names if names.count(name) > 1}  # OAuth does not allow this.
+        self.repeated = {name for name in names if names.count(name) > 1}  # forbidden (RFC 6749, 3.1 and 3.2)
 
     def required(self, name: str) -> str:
         """Return the value of a parameter. Raises: OAuthError, if the parameter is absent."""
