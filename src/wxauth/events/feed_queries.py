@@ -21,7 +21,7 @@ from wxauth.core.statements import Statement, fragment
 from wxauth.core.trail import data_for_siblings
 from wxauth.errors import CursorExpired
 
-MAX_POSITION: Final = 2**63 - 1
+MAX_POSITION: Final = 2**63 - 1  # of a bigint
 # Continuing from a mistaken number close to `MAX_POSITION` would soon leave the feed no places.
 MAX_SENSIBLE_NUMBER: Final = 2**62
 

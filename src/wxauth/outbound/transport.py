@@ -105,7 +105,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         if forward_proxy is not None and answer.status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
             raise ProxyFailed("can't connect through the proxy: the proxy returned status 407")
         # The response has no header fields. If it had a Content-Encoding that nobody requested, httpx would decompress
-        # the body to any size.
+        # the body to any size. `wxauth check` reads the server's clock from the extension `date`.
         response_body = httpx.ByteStream(answer.body)
         return httpx.Response(answer.status, stream=response_body, extensions={ANSWER: answer, "date": answer.date})
 
