@@ -216,7 +216,7 @@ SELECT line.app_id, line.openid, line.unionid, users.external_id, {_COPIED},
        COALESCE(
            (SELECT jsonb_agg(jsonb_build_object(
                        'document', document, 'version', version,
-                       -- The times are in UTC, whichever time zone the connection has.
+                       -- the times are in UTC, whichever time zone the connection has.
                        'given_at', (to_jsonb(given_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
                        'withdrawn_at', (to_jsonb(withdrawn_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
                        'app_id', app_id, 'ip', abbrev(ip))
