@@ -32,7 +32,6 @@ from wxauth.wechat.messages import (
 from wxauth_guard.errors import InvalidRequest
 
 KEPT_IN_MEMORY_SECONDS: Final = 3600.0  # while the database is unavailable
-# The work goes on after this time, and may be done when WeChat sends the message again, which it does up to two times.
 STORAGE_TIMEOUT_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 4.0  # WeChat waits five seconds for a response
 MESSAGES: Final = Counter(
@@ -230,7 +229,8 @@ class PushedMessages:
         try:
             async with asyncio.timeout(self.patience):
                 return await asyncio.shield(self.background.start(work, name=name))
-        except TimeoutError as exc:  # the work goes on, so that it is done when WeChat sends the message again
+        except TimeoutError as exc:
+            # The work goes on, and may be done when WeChat sends the message again, which it does up to two times.
             raise StorageUnavailable("the database doesn't respond within the time that WeChat allows") from exc
 
 
