@@ -190,13 +190,11 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
     network = None if query.network is None else str(query.network)
     filters: dict[str, object] = {"app_id": query.app_id, "network": network}
     statement = _ALL_LOGINS
-    is_indexed = query.app_id is None and query.network is None
     if query.user_id is not None:
         statement = _LOGINS_OF_USER
-        is_indexed = True
         filters["user_id"] = query.user_id
     logins_between = partial(database.rows, statement, **filters)
-    if is_indexed:
+    if query.user_id is not None or (query.app_id is None and query.network is None):  # an index finds the logins
         return Page.of(await logins_between(before=before, lowest=lowest, limit=query.limit + 1), query.limit)
     return await search_in_windows(
         database,
