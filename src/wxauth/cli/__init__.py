@@ -91,8 +91,8 @@ class LazyGroup(click.Group):
         name, command, remaining = super().resolve_command(ctx, args)
         if name in self._module_of:
             module = import_module(f"{__name__}.{self._module_of[name]}")
-            # The function of a subcommand has a suffix, such as `import_command`, because `import` is a keyword. The
-            # function of a main command, such as `serve`, has no suffix.
+            # The function of a subcommand has a suffix, such as `import_command`, because Python itself uses names such
+            # as `import` and `list`. The function of a main command, such as `serve`, has no suffix.
             function_name = f"{name}_command"
             if not hasattr(module, function_name):
                 function_name = name
