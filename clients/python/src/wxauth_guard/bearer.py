@@ -113,7 +113,7 @@ class Guard:
         # The copies that `requires` and `current` make use the keys and the clock of the original guard. So a test that
         # replaces these (`TestIssuer.trusted_by`) replaces them in the copies, too.
         self._origin = self
-        # The causes are the fixed details of the verifier's errors, so the dictionary stays small.
+        # The causes are the details of errors, which quote no token, so the dictionary stays small.
         self._logged_at: dict[str, float] = {}
 
     async def verify(self, token: str) -> Principal:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _COORDINATE: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # of a point on P-256: 32 bytes, encoded as base64url
 _MAX_KID_LENGTH: Final = 256
-_SIGNATURE_LENGTH: Final = 64  # r and s (RFC 7518, section 3.4)
+_SIGNATURE_LENGTH: Final = 64
 _ECDSA: Final = ec.ECDSA(SHA256())
 
 
@@ -56,6 +56,7 @@ class VerificationKey:
         return cls(kid, public_key)
 
     def verify(self, signed: bytes, signature: bytes) -> bool:
+        """Return whether this key has made a signature, which consists of r and s (RFC 7518, section 3.4)."""
         if len(signature) != _SIGNATURE_LENGTH:
             return False
         half = _SIGNATURE_LENGTH // 2
