@@ -10,7 +10,7 @@ _RISKY_NAME: Final = re.compile(r"risky-([0-4])")
 
 
 def is_person_name(text: str) -> bool:
-    """Return whether a text can be the name of a simulated person. Names are short and have no spaces."""
+    """Return whether a text can name a simulated person: it begins with a letter, is short, and has no spaces."""
     return _PERSON_NAME.fullmatch(text) is not None
 
 

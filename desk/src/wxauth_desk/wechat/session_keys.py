@@ -11,7 +11,7 @@ from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys, random_16_bytes
 
 _ENCRYPT_KEY_LIFETIME_SECONDS: Final = 3600  # after this time, the next call creates a new key
-_MAX_ENCRYPT_KEYS: Final = 3  # so many of a person's latest keys are returned, as by WeChat
+_MAX_ENCRYPT_KEYS: Final = 3  # like WeChat, the API returns only a person's latest keys
 
 
 @dataclass
