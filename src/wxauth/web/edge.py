@@ -79,7 +79,7 @@ log = get_logger()
 
 
 class Leaving(Protocol):
-    """An object that knows whether this process is ending, and therefore closes connections."""
+    """An object that knows whether this process is ending."""
 
     is_leaving: bool
 
