@@ -63,7 +63,7 @@ sweep_action_counts: Final = Sweep.of("attempts", key="key", by="since")
 class Rate:
     """The limit for an action: the number of times that one subject may do it within a window."""
 
-    what: str  # each kind has its own count
+    what: str  # the kind of action, which has its own count
     at_most: int
     detail: str  # for the developer
     window: timedelta = WINDOW

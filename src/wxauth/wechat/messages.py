@@ -273,7 +273,7 @@ def _signature(app: App, query: Mapping[str, str], message: bytes | None) -> Pus
 
 
 def _signed_text(app: App, *texts: str) -> str:
-    assert app.push_token is not None
+    assert app.push_token is not None  # the callers check this, or the app has a `push_forward`, which requires it
     return "".join(sorted([app.push_token.get_secret_value(), *texts]))
 
 
