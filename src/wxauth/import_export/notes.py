@@ -38,8 +38,7 @@ class Notes:
     """
 
     users: dict[UUID, UserToImport] = field(default_factory=dict)
-    first_lines: dict[UUID, int] = field(default_factory=dict)
-    """The first accepted line about each user in the file."""
+    first_lines: dict[UUID, int] = field(default_factory=dict)  # the first accepted line about each user in the file
     identities: dict[IdentityKey, IdentityData] = field(default_factory=dict)
     unionids: dict[str, UUID] = field(default_factory=dict)
     openids: dict[tuple[str, str], str] = field(default_factory=dict)  # by app and unionid
@@ -48,8 +47,8 @@ class Notes:
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
     consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
+    # The first line with each unionid that equals the `openid` in the key of a line of the batch.
     unionid_lines: dict[str, int] = field(default_factory=dict)
-    """The first line with each unionid that equals the `openid` in the key of a line of the batch."""
 
 
 # Each dict of `Notes` has a parser of a key and its value, under its name.

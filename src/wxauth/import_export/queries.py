@@ -69,16 +69,11 @@ class Found(NamedTuple):
     external_ids: dict[str, UUID]  # current and former ones
     current_ids: frozenset[UUID]
     former_ids: dict[UUID, UUID]
-    erased_ids: frozenset[UUID]
-    """Current and former ids of erased users."""
-    phone_holders: dict[str, set[UUID]]
-    """The users who have verified each number."""
-    users: Sequence[UserToImport]
-    """The users whom the caller has locked."""
-    consents: dict[UUID, set[ConsentKey]]
-    """Every consent that each locked user has ever given, including withdrawn ones."""
-    apps_of_users: dict[UUID, set[str]]
-    """Those apps of the batch in which each locked user has an openid."""
+    erased_ids: frozenset[UUID]  # current and former ids of erased users
+    phone_holders: dict[str, set[UUID]]  # the users who have verified each number
+    users: Sequence[UserToImport]  # those whom the caller has locked
+    consents: dict[UUID, set[ConsentKey]]  # all that each locked user has ever given, including withdrawn ones
+    apps_of_users: dict[UUID, set[str]]  # those apps of the batch in which each locked user has an openid
 
     @property
     def user_ids(self) -> frozenset[UUID]:
@@ -105,7 +100,6 @@ _IDENTITIES: Final = Statement[tuple[str, str, UUID, str | None, datetime]]("""
 SELECT app_id, openid, user_id, i.unionid, created_at
   FROM unnest(:app_ids::text[], :openids::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
 """)
-
 _OPENIDS: Final = Statement[tuple[str, str, str]]("""
 SELECT app_id, unionid, openid FROM unnest(:app_ids::text[], :unionids::text[]) AS wanted (app_id, unionid)
   JOIN identities USING (app_id, unionid)
@@ -124,7 +118,6 @@ _FORMER_IDS: Final = Statement[tuple[UUID, UUID]]("SELECT id, user_id FROM forme
 _PHONE_HOLDERS: Final = Statement[tuple[str, UUID]](
     "SELECT phone, id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
 )
-
 _ERASED_IDS: Final = Statement[tuple[UUID]]("""
 SELECT user_id AS id FROM events WHERE user_id = ANY (:ids) AND type = 'user.erased'
  UNION

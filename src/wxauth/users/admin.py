@@ -52,8 +52,7 @@ class UserChange:
     roles: Sequence[str] | None = None  # replaces all roles
     granted_role: str | None = None
     revoked_role: str | None = None
-    attributes: Attributes | None = None
-    """A JSON merge patch (RFC 7396)."""
+    attributes: Attributes | None = None  # a JSON merge patch (RFC 7396)
     cleared_fields: Collection[str] = ()  # some of `PROFILE_FIELDS`
     cancels_erasure: bool = False
 

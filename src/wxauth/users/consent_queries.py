@@ -73,8 +73,8 @@ class Consent(ConsentRow, table=True):
 
     __tablename__ = "consents"
 
+    # A present or former id. A user may have more rows than one transaction could move, so there is no foreign key.
     user_id: UUID
-    """A present or former id. A user may have more rows than one transaction could move, so there is no foreign key."""
 
 
 # The user can have a valid consent to the version, although `users.consents` contains another one, for example if the
