@@ -48,6 +48,7 @@ PushToken = Annotated[
     SecretStr,
     must_match("[!-~]{3,32}", _("must be the Token in WeChat's message push settings (3 to 32 letters and digits)")),
 ]
+# An EncodingAESKey is 32 bytes in base64 without the padding.
 PushAesKey = Annotated[
     SecretStr,
     must_match(
