@@ -205,9 +205,9 @@ class TestIssuer:
     def guard(self, *, scopes: Iterable[str] = (), websites: bool = False, or_offline: bool = False) -> BearerGuard:
         """Return a guard that accepts this issuer's tokens, for `app.dependency_overrides[...]` or a test's own app.
 
-        If this guard overrides another guard, it also checks the tokens for the dependencies that `require_role` and
-        `requires` of the other guard have returned. The method `optional` of the other guard is a dependency of its
-        own, which needs an override of its own, for example with `optional` of this guard.
+        If this guard overrides another guard, it also checks the tokens for the other guard's `current`, and for the
+        dependencies that its `require_role` and `requires` have returned. The method `optional` of the other guard is a
+        dependency of its own, which needs an override of its own, for example with `optional` of this guard.
         """
         guard = BearerGuard(
             self.issuer,
@@ -226,7 +226,7 @@ class TestIssuer:
         """Within the block, make an existing guard accept the tokens of this issuer, and no others.
 
         Use this method for guards that `dependency_overrides` cannot replace, for example guards in ASGI middleware, or
-        guards that code calls directly. It also affects the guards that `requires` has returned.
+        guards that code calls directly. It also affects `guard.current`, and the guards that `requires` has returned.
         """
         origin, ours = guard._origin, self.guard()
         saved = origin._verifier, origin._clock, origin._authority
