@@ -149,6 +149,16 @@ async def test_a_proxy_that_does_not_answer_is_named(
     assert "hunter2" not in caplog.text
 
 
+@pytest.mark.parametrize("entry", ["[::1]:8080", "[::1", "::1]", "[[::1]]", "[x]", "1.2.3.4/33", "hunter 2"])
+def test_an_entry_that_cannot_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, entry: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    monkeypatch.setenv("NO_PROXY", entry)
+    assert used_proxy("https://[::1]:8080") == PROXY
+    assert "NO_PROXY has entries that cannot be read" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
 async def test_entries_that_cannot_be_read_neither_stop_a_guard_nor_are_repeated(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, issuer: FakeIssuer, name: str

@@ -20,6 +20,7 @@ from wxauth_guard.urls import is_http_url
 
 # This pattern matches an entry of `NO_PROXY` that is `*`, or a domain or IPv4 address with or without a port.
 _NO_PROXY_DOMAIN: Final = re.compile(r"\*|\*?\.?(?P<name>\w[\w-]*(?:\.[\w-]+)*)(?::(?P<port>\d+))?")
+_BRACKETS: Final = re.compile(r"\[([^][]*)\](?=/|\Z)")  # around an IPv6 address, which may have a range, but no port
 _SOCKS: Final = re.compile(r"socks5h?(?=://)", re.IGNORECASE)  # the SOCKS proxies that httpx supports
 _log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def _covers(entry: str, parts: SplitResult) -> bool:
 
 def _network_in(text: str) -> IPv4Network | IPv6Network | None:
     try:
-        return ip_network(re.sub(r"[\[\]]", "", text), strict=False)  # an IPv6 address may be in brackets
+        return ip_network(_BRACKETS.sub(r"\1", text), strict=False)
     except ValueError:
         return None
 
