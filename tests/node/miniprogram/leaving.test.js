@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import { exchange } from '../../../examples/phone/phone.mjs'
 import { keptRefreshToken, LIFE, listen, loggedIn, newPerson, passAtService, rejection, secondInstance, SERVICE_URL, start } from './world.js'
 
-const MICROTASKS = 20 // after 5, everything has been sent; a compiled client may need more
+const MICROTASKS = 10 // after 5, everything has been sent
 const LOGIN = 'POST /v1/login'
 const REFRESH = 'POST /v1/refresh'
 
