@@ -39,7 +39,8 @@ from wxauth.web.edge import REQUESTS
 STATISTICS_MAX_AGE: Final = timedelta(seconds=15)  # so that frequent scrapes cause few queries
 STATISTICS_PATIENCE_SECONDS: Final = 2.0  # then the scrape omits them
 _EXAMPLE_METRICS: Final = """\
-# HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
+# HELP wxauth_logins_total Logins, by app and outcome: ok, new (a new user) or the code of the error; \
+errcode is WeChat's.
 # TYPE wxauth_logins_total counter
 wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="",outcome="ok"} 1927.0
 wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="40029",outcome="invalid_code"} 3.0

@@ -1,8 +1,7 @@
-"""The cookies of a request, which `Edge` hides from FastAPI.
+"""The cookies of a request, which `Edge` takes out of the header fields, so that nothing else parses them.
 
-FastAPI would parse the cookies of each request with `http.cookies`, whether or not a route reads them. Before Python
-3.11.10 and 3.12.6, parsing some kilobytes of backslashes takes seconds (CVE-2024-7592). Once wxauth supports only later
-versions of Python, FastAPI can read the cookies.
+Before Python 3.11.10 and 3.12.6, Starlette's `request.cookies` takes seconds for some kilobytes of backslashes
+(CVE-2024-7592). It also chooses one of several cookies with the same name.
 """
 
 from http import HTTPStatus

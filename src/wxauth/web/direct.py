@@ -147,23 +147,18 @@ class Router:
         self._tag = tag
 
     def get(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Add an operation that reads data."""
         return self._add("GET", path, declared)
 
     def post(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Add an operation that creates an object or runs an action."""
         return self._add("POST", path, declared)
 
     def put(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Add an operation that replaces an object."""
         return self._add("PUT", path, declared)
 
     def patch(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Add an operation that changes some fields of an object."""
         return self._add("PATCH", path, declared)
 
     def delete(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Add an operation that removes an object."""
         return self._add("DELETE", path, declared)
 
     def hidden(self, path: str, *, method: str = "GET") -> Callable[[Endpoint], Endpoint]:
@@ -273,7 +268,8 @@ def _methods_at(path: str, routes: Iterable[BaseRoute]) -> set[str]:
 def text_parameters(*names: str) -> dict[str, Any]:
     """Return the `openapi_extra` of an endpoint that parses these query parameters itself.
 
-    Such an endpoint does not declare the parameters, because FastAPI would respond to mistakes in them with 422.
+    Such an endpoint declares no query model, because the response to a mistake in it would be our own one with 422,
+    instead of the protocol's.
     """
     return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
 
