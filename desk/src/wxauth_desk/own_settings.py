@@ -60,8 +60,8 @@ class AppSecret:
 
     def store_unless_refused(self, findings: Iterable[CheckResult]) -> None:
         """Store a new secret for the next run, or delete the stored one if the findings say that WeChat refuses it."""
-        # The results contain no errcodes, so a refused secret is recognized by its remedy, which is a constant that the
-        # check puts into its text.
+        # A result has no field for WeChat's errcode, and several errcodes mean a refused secret, so it is recognized by
+        # their common remedy, which the check puts into its text.
         if any(WRONG_SECRET_REMEDY in finding.text for finding in findings):
             self.path.unlink(missing_ok=True)
             text = _("The AppSecret is not stored. You will need to enter it again at the next start.")

@@ -7,6 +7,7 @@ from typing import Final
 
 from wxauth_desk.i18n import SOURCE, Text, find_language, lazy_gettext as _, translate
 
+# Python returns these texts only in English.
 _SYSTEM_REASONS: Final[Mapping[int, Text]] = {
     errno.EADDRINUSE: _("Address already in use"),
     errno.EADDRNOTAVAIL: _("Cannot assign requested address"),
@@ -28,6 +29,7 @@ class TextError(Exception):
 
 def terminal_language() -> str:
     """Return the language that the locale of the terminal selects; English if it has no texts."""
+    # POSIX defines this order of precedence.
     variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return find_language(next(filter(None, variables), "")) or SOURCE
 
@@ -38,6 +40,7 @@ def localized(text: object) -> str:
 
 
 def os_reason(exc: OSError) -> Text:
-    """Return the reason that the operating system gives for an error, with translations if the reason is common."""
+    """Return the operating system's reason for an error or, if there is none, the name of the error's class."""
     translatable = None if exc.errno is None else _SYSTEM_REASONS.get(exc.errno)
+    # A text from elsewhere is the value of a placeholder, so that it is not looked up in the catalogues.
     return translatable or Text("{reason}", reason=exc.strerror or type(exc).__name__)

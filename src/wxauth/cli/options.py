@@ -160,11 +160,11 @@ def _fields_of(model: type[BaseModel]) -> Iterator[_Field]:
 def _option_of(
     field: _Field, clear: str | None, *, is_query: bool, replacements: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    # In a description, "Null:" introduces the meaning of an absent value. In the help, it is replaced by "Default:" or,
-    # if a word that is not empty clears the field, by this word in quotation marks and "means:".
     not_json = _('must be JSON, such as 2 or {example}, or "{word}"', example=_EXAMPLE_JSON, word=clear)
     arguments = {
         "option": f"--{field.name.replace('_', '-')}",
+        # In a description, "Null:" introduces the meaning of an absent value. In the help, it is replaced by "Default:"
+        # or, if a word that is not empty clears the field, by this word in quotation marks and "means:".
         "help": re.sub("[Nn]ull:", f'"{clear}" means:' if clear else "Default:", field.description),
         "callback": checked(partial(_value_of, field, clear=clear, is_query=is_query), not_json),
         **_arguments_for_type(field, clear),

@@ -60,12 +60,10 @@ class IdTokens:
         now: datetime,
         expires_in: int,
     ) -> str:
-        """Return an id_token (OpenID Connect Core, section 2) that is valid for `expires_in` seconds.
+        """Return an id_token that is valid for `expires_in` seconds.
 
         A phone's id_token for another back end has neither a session nor an access token. `authenticated_by` is for
         `amr`.
-
-        Raises: StorageUnavailable; CannotOpen, if no secret key decrypts the signing key.
         """
         key = await self.keys.id_token_key(client.id_token_alg, now)
         issued_at = int(now.timestamp())

@@ -30,9 +30,10 @@ MAX_PARAMETER_LENGTH: Final = 4096
 # The limit is for the parameters in `_LONG`. A picture URL or many roles make an `id_token_hint` longer.
 MAX_TOKEN_LENGTH: Final = 8192
 
-BROWSER_USER_AGENT: Final = "browser_user_agent"  # which can be any text
+BROWSER_USER_AGENT: Final = "browser_user_agent"
 
-# Any token can be revoked (RFC 7009, section 2.2), and spaces in a typed number are ignored.
+# A User-Agent can be any text, any token can be revoked (RFC 7009, section 2.2), and spaces in a typed number are
+# ignored.
 _UNCHECKED: Final = (BROWSER_USER_AGENT, "token", "number")
 # These parameters change nothing, so a value that breaks a rule is ignored instead of refused.
 _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "login_hint", "logout_hint")

@@ -130,8 +130,7 @@ class ConsoleSessions:
     async def open_by_scan(self, code: str, verifier: str, *, device: Device) -> OpenedConsole:
         """Open a session with the authorization code and the PKCE verifier of a login to the console.
 
-        If a used code is sent again with its verifier, usually end the session that the code has opened, because
-        another person might have the code and the verifier (`_refuse_used_code` in `sites/redeeming.py`).
+        A used code is handled as `redeem` says.
 
         Raises: SessionRevoked; InsufficientRole, if the user is not staff; RateLimited.
         """

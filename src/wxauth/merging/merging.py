@@ -28,7 +28,7 @@ from wxauth.users.status_queries import (
 )
 from wxauth.users.user_queries import current_user_id, read_attributes
 
-NEW_USER_FOR: Final = timedelta(days=1)
+NEW_USER_FOR: Final = timedelta(days=1)  # afterwards, other services may have stored the user's id
 
 log = get_logger()
 

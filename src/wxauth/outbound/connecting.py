@@ -177,7 +177,6 @@ def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
     )
 
 
-# The error contains no text from the peer.
 def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
     match exc:
         case TimeoutError():
@@ -187,16 +186,15 @@ def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
         case Refused() | httpx.RequestError():
             reason = exc.args[0]
         case _:
-            reason = type(exc).__name__
+            reason = type(exc).__name__  # the message might contain text from the peer
     if is_at_proxy:
         return ProxyFailed(_("can't connect through the proxy: {reason}", reason=reason))
     return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else httpx.ConnectError(reason)
 
 
-# RFC 9110, section 9.3.6, defines CONNECT.
 async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) -> None:
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    head = f"CONNECT {host}:{origin.port} HTTP/1.1\r\nHost: {host}:{origin.port}\r\n"
+    head = f"CONNECT {host}:{origin.port} HTTP/1.1\r\nHost: {host}:{origin.port}\r\n"  # RFC 9110, section 9.3.6
     request = head.encode() + proxy.authorization + b"\r\n"
     answer = await connection.ask(request, max_body=_MAX_REFUSAL, has_body=False)
     if not httpx.codes.is_success(answer.status):

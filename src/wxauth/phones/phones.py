@@ -52,7 +52,7 @@ MAX_IN_PROGRESS_OF_IDENTITY: Final = 20
 FAREWELL_SECONDS: Final = 6.0
 
 # After each pause, this process checks whether another process has stored the response. Together, the pauses are longer
-# than the one after which the other process retries a failed storage (`RETRY_PAUSE_SECONDS`).
+# than the one after which the other process retries a failed storage (`RETRY_PAUSE_SECONDS` in `core/background.py`).
 PAUSES_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
 _KIND_OF_RETRY: Final = "phone_answer"
 _USER_IS_GONE: Final = "the user has just been banned or erased, or has requested erasure"

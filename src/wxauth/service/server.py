@@ -90,12 +90,12 @@ class Server(uvicorn.Server):
 
 
 class Supervisor(Multiprocess):
-    """A supervisor of workers, which a signal can end at any moment. Before a reload, it checks the settings."""
+    """Runs workers until a signal, which may come at any moment. Before a reload, it checks the settings."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings: Settings) -> None:
         super().__init__(config, sockets)
         self._settings_in_use = [settings]  # after a failed reload, workers can differ
-        self._signals: SimpleQueue[int | None] = SimpleQueue()
+        self._signals: SimpleQueue[int | None] = SimpleQueue()  # None if uvicorn stops without a signal
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note_signal)
 
@@ -187,8 +187,8 @@ class Supervisor(Multiprocess):
         """
         before = list(self.processes)
         for process in before:
-            # While the parent has the worker's end open, too, it would wait `SILENT_SECONDS` for a worker that has
-            # ended.
+            # With the worker's end open in the parent, too, uvicorn would wait `SILENT_SECONDS` for a worker that ends
+            # while it is asked whether it responds.
             process.child_conn.close()
         super().keep_subprocess_alive()
         for process in before:

@@ -22,8 +22,6 @@ _ALL_IDENTITIES: Final[Mapping[str, object]] = {"app_ids": None, "openids": None
 
 
 class EndReason(StrEnum):
-    """Why a session has ended."""
-
     SIGNED_OUT = "signed_out"
     SIGNED_OUT_ELSEWHERE = "signed_out_elsewhere"
     BANNED = "banned"
@@ -36,11 +34,9 @@ class EndReason(StrEnum):
 
 
 class EndedSession(BaseModel):
-    """A session that has just been ended."""
-
     id: UUID
     user_id: UUID
-    was_open: bool
+    was_open: bool  # false if the session had expired before
 
 
 class LastRow(BaseModel):
@@ -213,8 +209,9 @@ _END_THESE: Final = _ending("""
 def _older_fragment(*, counted: LiteralString, returned: LiteralString) -> LiteralString:
     """Return the query for up to `size` sessions that are older than the `at_most` newest sessions of their identity.
 
-    It covers only identities that have a session with an id after `after` and up to `until`, and whose users have more
-    than `at_most` sessions. Few users have so many, and for the others PostgreSQL reads only a few entries of the
+    `counted` says which sessions count towards `at_most`, and `returned` which of the older ones are returned. The
+    query covers only identities that have a session with an id after `after` and up to `until`, and whose users have
+    more than `at_most` sessions. Few users have so many, and for the others PostgreSQL reads only a few entries of the
     index.
     """
     # Each ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `pair_range`.

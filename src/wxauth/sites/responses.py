@@ -13,6 +13,7 @@ from wxauth.sites.models import RequestFields
 from wxauth.sites.secrets import login_cookie_of
 
 AUTHORIZE_PATH: Final = "/v1/authorize"
+# Each is an `error_description` for the site's developers.
 ANOTHER_USER: Final = "a user other than the one in the hint has logged in"
 REFUSED: Final = "the user refused"
 MAY_NOT_LOG_IN: Final = "the user can no longer log in"
@@ -37,7 +38,7 @@ def is_web_view(user_agent: str) -> bool:
 class Onward:
     """The response that leads a browser to its next URL, by a redirect or by a form that the browser posts."""
 
-    url: str = field(repr=False)  # `pages` puts the issuer's path before a URL that is only a path.
+    url: str = field(repr=False)  # `Pages.redirect` puts the issuer's path before a URL that is only a path
     form: dict[str, str] | None = field(default=None, repr=False)  # the fields of the form; None for a redirect
     # This is the new cookie of the browser's login. It is None if the cookie does not change.
     login_cookie: str | None = field(default=None, repr=False)

@@ -20,8 +20,9 @@ class User(UserFields, table=True):
     identity_lost_at: datetime | None = Field(sa_type=TIME)
     """When the user last lost an identity, or an import last required a check of the user's next login.
 
-    While this is set, `RETURNING_LOGIN` serves no login, because it might wait for a lock and still see the identity as
-    it was before. A login at least an hour later sets the column to null.
+    A trigger on the identities notes that one was lost. While this is set, `RETURNING_LOGIN` serves no login, because
+    it might wait for a lock and still see the identity as it was before. A login at least an hour later sets the column
+    to null.
     """
 
 

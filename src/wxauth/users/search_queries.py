@@ -23,8 +23,6 @@ from wxauth.web.schemas import TEXT_PATTERN, DateOrTime, OrEmpty, StoredText
 
 
 class UsersQuery(PageQuery):
-    """The filters for users."""
-
     q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT_PATTERN)] | None = Field(
         default=None,
         description="A complete openid, unionid, external_id, user ID or phone number, or part of a nickname. Text "
@@ -71,7 +69,7 @@ class TermKind(StrEnum):
     NONE = "none"
 
 
-WINDOWS: Final = (1_000, 100_000)  # of the first statement and of each further one, which takes 30 to 100 ms
+WINDOWS: Final = (1_000, 100_000)  # users in the first statement, and in each further one, which takes 30 to 100 ms
 MIN_INDEXED_LENGTH: Final = 2  # the index contains pairs of characters
 IDENTITIES_FRAGMENT: Final = """(
     SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)

@@ -39,7 +39,7 @@ def read_without_invalid_fields(
     An incomplete character, for example at the end of text that was cut off, makes only the field that contains it
     invalid. If the model lists that field in `cleaned`, the field is accepted.
 
-    `errors` are the body's errors, and `context` contains the values for the model's validators.
+    `errors` are the body's errors, and `context` contains the `Settings` for the model's validators.
     """
     # pydantic refuses lone surrogates, so it also fails to parse valid JSON that contains them.
     is_parsed = errors[0]["type"] != "json_invalid"
@@ -71,7 +71,7 @@ def read_without_invalid_fields(
 
 
 def check_i_json(model: type[Model], body: bytes) -> None:
-    """Check the fields of a valid body that must be I-JSON, with the digits that were sent."""
+    """Check the fields of a valid body that must be I-JSON, in its text, because pydantic has rounded the numbers."""
     fields = i_json_fields(model)
     values = i_json.parse(body.decode("utf-8-sig", errors="replace"))
     is_object = isinstance(values, dict) and not issubclass(model, RootModel)

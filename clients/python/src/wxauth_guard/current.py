@@ -216,5 +216,6 @@ def _is_unreachable(error: Exception) -> bool:
 
 
 def _ended_without_response(error: Exception) -> bool:
+    # httpx has no class for this error, so its text, which is httpcore's, is compared.
     is_end = isinstance(error, httpx.RemoteProtocolError) and "without sending a response" in str(error)
     return is_end or isinstance(error, (httpx.ReadError, httpx.WriteError))

@@ -50,7 +50,6 @@ class BearerWSGIMiddleware:
         self._public = guard.public_paths(public)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request."""
         environ.pop(USER_KEY, None)  # an outer app must not decide who the user is
         if _path(environ) not in self._public:
             try:

@@ -186,7 +186,6 @@ class Simulator:
         return self._accounts[app_id]
 
     def calls_of(self, api: Api) -> list[Call]:
-        """Return the latest calls to an API."""
         return [call for call in self.calls if call.api == api]
 
     # The following methods process calls, as the real WeChat does.
@@ -269,7 +268,8 @@ class Simulator:
 
 
 def _is_address_accepted(account: AppState) -> bool:
-    # For any other app, only some APIs require the whitelist, and the functions that answer these APIs check it.
+    # WeChat applies the whitelist of an official account to all its APIs. For other apps, only some APIs require the
+    # whitelist, and the functions that answer them check it.
     return account.is_whitelisted or APP_KINDS[account.app_id] != "official_account"
 
 
