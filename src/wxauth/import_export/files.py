@@ -97,7 +97,10 @@ class _Lines:
 class JsonLines(_Lines):
     """The lines of a file in JSON Lines, with wxauth's names and values. Elements of a document count as lines, too.
 
-    Raises: WrongFile, if the file begins like one of another kind.
+    The first iteration also collects the ignored names in the file.
+
+    Raises: WrongFile, if the file begins like one of another kind, and after the last line of the first iteration, if a
+        name in `--map` occurs in no line.
     """
 
     other_kinds = OTHER_THAN_JSON_LINES
@@ -114,10 +117,6 @@ class JsonLines(_Lines):
         first_of(self._numbered())  # raises WrongFile if the first line shows another kind of file
 
     def __iter__(self) -> Iterator[NumberedLine]:
-        """Yield each line. The first iteration also collects the ignored names in the file.
-
-        Raises: WrongFile, after the last line of the first iteration, if a name in `--map` occurs in no line.
-        """
         is_first_time = not self._was_read
         for line in self._numbered():
             if isinstance(line.text, bytes):
