@@ -1,6 +1,7 @@
 """The phone asks the user what a client may do, lists the clients, and ends their access."""
 
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -10,7 +11,8 @@ from tests.sites.browsers import Browser, House, sent
 from tests.sites.links import IN_WECHAT, SAFARI, approved, browser_of
 from tests.sites.protected import FILES, MCP, ORDERS, RESOURCES
 from tests.sweeps import swept
-from tests.world import EDGE, bearer, body_of, make_admin
+from tests.world import EDGE, Phone, Stage, bearer, body_of, make_admin
+from wxauth_desk.wechat import APPS, MOBILE_APP
 
 ACCOUNTS = {"account_app_id": "wxaccount", "website_app_id": "wxwebsite"}
 pytestmark = [
@@ -156,3 +158,13 @@ async def test_a_scan_at_a_time_that_is_no_number_is_rejected(house: House, scan
     headers = {**bearer(house.phone.tokens), "content-type": "application/json"}
     answer = await house.stage.client.post("/v1/me/scans", content=body, headers=headers)
     problem_of(answer, "invalid_request", 422)
+
+
+@pytest.mark.usefixtures("simulated")
+async def test_a_login_in_a_mobile_app_scans_nothing(stage: Stage) -> None:
+    stage = await stage.replica(apps=(*APPS, MOBILE_APP))
+    phone = Phone(stage.client, await stage.login("alice", app=MOBILE_APP))
+    scan = f"/scans/{uuid4()}"
+    for path, body in (("/scans", {"user_code": "BCDF-GHJK"}), (f"{scan}/approve", {"login_code": "alice"})):
+        problem_of(await phone.ask("POST", path, json=body), "insufficient_scope", 403)
+    problem_of(await phone.ask("POST", f"{scan}/deny"), "insufficient_scope", 403)
