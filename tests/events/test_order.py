@@ -93,6 +93,12 @@ async def test_the_end_of_a_session_waits_for_the_user(history: History, is_ende
     assert await history.types(user_id) == ["user.created", *(expected if is_ended_first else reversed(expected))]
 
 
+async def test_the_end_of_a_session_waits_for_no_other_user(history: History) -> None:
+    alice, bob = await history.stage.login("alice"), await history.stage.login("bob")
+    async with locked(history.stage.rows, bob["user"]["id"]):
+        assert (await history.stage.client.post("/v1/logout", headers=bearer(alice))).status_code == 204
+
+
 async def test_a_reused_refresh_token_ends_the_session_after_the_change_that_was_first(history: History) -> None:
     alice = await history.stage.login("alice")
     user_id = alice["user"]["id"]

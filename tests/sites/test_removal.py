@@ -13,10 +13,13 @@ from tests.world import Admin, bearer, locked, until
 from wxauth.housekeeping.housekeeping import PAGE_SIZE, keep_house, sweep
 
 PAGES = 20
-# $1 is the number of people, each of whom has a session at the shop. $2 is the current time.
+# $1 is the number of people, each of whom has a session at the shop. $2 is the current time. Their sessions have the
+# lowest ids, so they end before any other.
 CROWD = """
 WITH made AS MATERIALIZED (
-    SELECT n, gen_random_uuid() AS user_id, gen_random_uuid() AS session_id FROM generate_series(1, $1) AS n
+    SELECT n, gen_random_uuid() AS user_id,
+           overlay(gen_random_uuid()::text PLACING '00000000' FROM 1)::uuid AS session_id
+      FROM generate_series(1, $1) AS n
 ), people AS (
     INSERT INTO users (id, created_at) SELECT user_id, $2 FROM made
 ), opened AS (
@@ -49,6 +52,7 @@ async def test_a_removed_site_is_refused_and_its_sessions_end_in_pages(house: Ho
     assert (await root.ask("DELETE", "/clients/shop")).status_code == 204
     assert await house.stage.number(OPEN) >= (PAGES - 1) * PAGE_SIZE, "the rest is not the request's work"
     assert (await root.read("/clients"))["items"] == []
+    assert await house.stage.number(f"{OPEN} AND user_id = '{house.phone.user_id}'") > 0
     for path in ("/v1/userinfo", "/v1/verify?websites=true"):
         problem_of(await house.stage.client.get(path, headers=bearer(tokens)), "invalid_token", 401)
     refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
