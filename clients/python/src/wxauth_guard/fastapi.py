@@ -37,10 +37,7 @@ class BearerGuard(Guard, SecurityBase):
     scheme_name = "wxauth"
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
-        """Return the user behind the request. FastAPI calls this method when the guard is a dependency.
-
-        Raises: the errors of `verify` and `bearer_token`.
-        """
+        """Return the user behind the request. FastAPI calls this method when the guard is a dependency."""
         override = _overrides(connection.scope).get(self._origin)
         is_plain_current = self._asks and self._scopes == self._origin._scopes
         if is_plain_current and override is not None and not isinstance(override, Guard):
