@@ -1,6 +1,7 @@
 """The claims of an access token (RFC 9068), and the `Principal` that is created from the claims."""
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Optional
 from uuid import UUID
@@ -27,7 +28,11 @@ class Claims(Mapping[str, Any]):
         self._claims = claims
 
     def __getitem__(self, name: str) -> Any:
-        return self._claims[name]
+        value = self._claims[name]
+        return deepcopy(value) if isinstance(value, (dict, list)) else value  # because callers share the claims
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._claims
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._claims)

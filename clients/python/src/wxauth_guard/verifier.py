@@ -22,6 +22,7 @@ from wxauth_guard.json_texts import from_base64url, has_too_many_containers, ref
 from wxauth_guard.keys import KeySource, SyncKeySource, VerificationKey
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import TypeGuard
 
 # A token of wxauth has about 600 characters.
@@ -31,7 +32,7 @@ CLOCK_SKEW: Final = 30  # seconds, for `exp`, `iat` and `nbf`
 # parser does not always limit.
 MAX_CONTAINERS: Final = 64
 REMEMBERED_TOKENS: Final = 4096
-# All remembered tokens together take at most 9 MiB.
+# All remembered tokens and their users together take 12 MiB, and at most 60 MiB if the claims are many.
 MAX_REMEMBERED_LENGTH: Final = 2048
 
 _MAX_SHOWN: Final = 200
@@ -55,9 +56,9 @@ _TOKEN_TYPES: Final = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})  # in
 class Verifier:
     """A verifier of access tokens.
 
-    The verifier remembers tokens with a valid signature, because checking the signature takes most of the time, and a
-    user sends the same token with each call. For each call, it still checks the claims, and that the issuer publishes
-    the key.
+    The verifier remembers the users of valid tokens, because checking the signature and reading the claims take most of
+    the time, and a user sends the same token with each call. For each call, it still checks the times and the scope,
+    and that the issuer publishes the key.
     """
 
     def __init__(self, *, issuer: str, audience: str, keys: KeySource) -> None:
@@ -68,7 +69,7 @@ class Verifier:
         self._audience = audience
         self._keys = keys
         # The tokens are in the order in which they were first remembered.
-        self._signed_by: OrderedDict[str, VerificationKey] = OrderedDict()
+        self._known: OrderedDict[str, tuple[VerificationKey, Principal]] = OrderedDict()
 
     async def verify(self, token: str, *, now: float, allows_scope: bool = True) -> Principal:
         """Verify a token and return its user. `now` is in epoch seconds.
@@ -76,23 +77,24 @@ class Verifier:
         Raises: InvalidToken, TokenExpired, KeysUnavailable; InsufficientScope, if the token has a scope that
             `allows_scope` forbids.
         """
-        key = self._signed_by.get(token)
+        known = self._known.get(token)
         # Another key object means that the keys have been read again. It might be another key with the same id.
-        if key is None or await self._keys.find(key.kid) is not key:
-            jws = _compact_form(token)
-            self._check_signature(jws, await self._keys.find(_key_id(jws[1])))
-        return self._principal(json_object(token.split(".")[1]), now=now, allows_scope=allows_scope)
+        if known is not None and await self._keys.find(known[0].kid) is known[0]:
+            return _checked_again(known[1], now=now, allows_scope=allows_scope)
+        jws = _compact_form(token)
+        key = await self._keys.find(_key_id(jws[1]))
+        return self._check(jws, key, now=now, allows_scope=allows_scope)
 
     def verify_sync(self, token: str, *, now: float, allows_scope: bool = True) -> Principal:
         """Verify a token in a thread, as `verify` does. The key source must also be a `SyncKeySource`."""
         keys = cast(SyncKeySource, self._keys)
-        key = self._signed_by.get(token)
-        if key is None or keys.find_sync(key.kid) is not key:
-            jws = _compact_form(token)
-            self._check_signature(jws, keys.find_sync(_key_id(jws[1])))
-        return self._principal(json_object(token.split(".")[1]), now=now, allows_scope=allows_scope)
+        known = self._known.get(token)
+        if known is not None and keys.find_sync(known[0].kid) is known[0]:
+            return _checked_again(known[1], now=now, allows_scope=allows_scope)
+        jws = _compact_form(token)
+        return self._check(jws, keys.find_sync(_key_id(jws[1])), now=now, allows_scope=allows_scope)
 
-    def _check_signature(self, jws: re.Match[str], key: VerificationKey | None) -> None:
+    def _check(self, jws: re.Match[str], key: VerificationKey | None, *, now: float, allows_scope: bool) -> Principal:
         token = jws.string
         if key is None:
             raise InvalidToken(
@@ -105,10 +107,12 @@ class Verifier:
                 "the signature does not fit",
                 for_log=f"its signature does not fit the key {_shown(key.kid)} of {_shown(self._issuer)}",
             )
+        principal = self._principal(json_object(jws[2]), now=now, allows_scope=allows_scope)
         if len(token) <= MAX_REMEMBERED_LENGTH:
-            self._signed_by[token] = key
-            if len(self._signed_by) > REMEMBERED_TOKENS:
-                self._signed_by.popitem(last=False)  # the oldest token usually expires first
+            self._known[token] = key, principal
+            if len(self._known) > REMEMBERED_TOKENS:
+                self._known.popitem(last=False)  # the oldest token usually expires first
+        return principal
 
     def _accepts_audience(self, audience: object) -> bool:
         """The service's own verifier of resources' tokens overrides this method."""
@@ -140,8 +144,7 @@ class Verifier:
             raise InvalidToken("roles is not a list of strings")
         user_id, session_id = _uuid(claims, "sub"), _uuid(claims, "sid")
         _check_times(claims, now)
-        if not allows_scope and "scope" in claims:  # whatever its value is
-            raise InsufficientScope("this service doesn't accept the tokens of websites and agents")
+        _check_scope(claims, allows_scope=allows_scope)
         # Only a token without an app_id may lack the scope, because a website's token always has a scope.
         scope = claims.get("scope", None if "app_id" in claims else "")
         if not isinstance(scope, str):
@@ -157,6 +160,12 @@ class Verifier:
             # The scope is split only at spaces (RFC 6749, section 3.3), as in the guard for Node.
             scope=frozenset(scope.split(" ")) - {""},
         )
+
+
+def _checked_again(principal: Principal, *, now: float, allows_scope: bool) -> Principal:
+    _check_times(principal.claims, now)
+    _check_scope(principal.claims, allows_scope=allows_scope)
+    return principal
 
 
 @lru_cache(maxsize=16)  # all tokens signed with a key have the same header
@@ -202,7 +211,7 @@ def _is_of_unregistered_client(claims: dict[str, Any]) -> bool:
     return has_document and "scope" in claims and "openid" not in claims and "app_id" not in claims
 
 
-def _check_times(claims: dict[str, Any], now: float) -> None:
+def _check_times(claims: Mapping[str, Any], now: float) -> None:
     beginnings = ("iat", "nbf") if "nbf" in claims else ("iat",)  # only `iat` is required
     for name in beginnings:
         ahead = _time(claims, name) - now
@@ -214,6 +223,11 @@ def _check_times(claims: dict[str, Any], now: float) -> None:
         raise TokenExpired("the token has expired", for_log=f"expired {_seconds(expired_for)} ago {_BY_OUR_CLOCK}")
 
 
+def _check_scope(claims: Mapping[str, Any], *, allows_scope: bool) -> None:
+    if not allows_scope and "scope" in claims:  # whatever its value is
+        raise InsufficientScope("this service doesn't accept the tokens of websites and agents")
+
+
 def _uuid(claims: dict[str, Any], name: str) -> UUID:
     value = claims.get(name)
     if not isinstance(value, str) or not _UUID.fullmatch(value):
@@ -221,7 +235,7 @@ def _uuid(claims: dict[str, Any], name: str) -> UUID:
     return UUID(value)
 
 
-def _time(claims: dict[str, Any], name: str) -> float:
+def _time(claims: Mapping[str, Any], name: str) -> float:
     value = claims.get(name)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value  # finite, because the decoder refuses other numbers

@@ -1,4 +1,4 @@
-"""A guard remembers verified signatures, but checks a token's claims and key at every use."""
+"""A guard remembers the users of valid tokens, but checks a token's times, scope and key at every use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.guard.fakes import ISSUER, NOW, USER_ID, token_of
 from tests.guard.hostile import FIELD, ORDER, Forger, encode
 from wxauth_guard.claims import Principal
-from wxauth_guard.errors import InvalidToken, KeysUnavailable, TokenExpired
+from wxauth_guard.errors import InsufficientScope, InvalidToken, KeysUnavailable, TokenExpired
 from wxauth_guard.keys import VerificationKey
 from wxauth_guard.testing import TestKey
 from wxauth_guard.verifier import Verifier
@@ -35,8 +35,8 @@ class Published:
             raise KeysUnavailable("a day without the issuer")
         return self.keys.get(kid)
 
-    async def verify(self, token: str, *, now: float = NOW) -> Principal:
-        return await self._verifier.verify(token, now=now)
+    async def verify(self, token: str, *, now: float = NOW, allows_scope: bool = True) -> Principal:
+        return await self._verifier.verify(token, now=now, allows_scope=allows_scope)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,14 @@ async def test_a_known_token_needs_its_own_key_at_each_use(published: Published)
     published.available = False
     with pytest.raises(KeysUnavailable):
         await published.verify(published.forger.token)
+
+
+async def test_a_known_token_with_a_scope_is_refused_where_none_is_allowed(published: Published) -> None:
+    token = published.forger.with_claims(scope="", app_id="wx1")
+    user = await published.verify(token)
+    with pytest.raises(InsufficientScope):
+        await published.verify(token, allows_scope=False)
+    assert await published.verify(token) == user
 
 
 async def test_changes_to_returned_claims_do_not_affect_the_next_caller(published: Published) -> None:
