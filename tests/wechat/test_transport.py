@@ -285,6 +285,16 @@ async def test_a_request_is_sent_once_on_a_kept_connection_that_ends(behaviour: 
         assert (upstream.connections, len(upstream.requests)) == (1, 2)
 
 
+@pytest.mark.parametrize("earlier", [0.1, PATIENCE], ids=["shorter", "longer"])
+async def test_each_request_of_a_kept_connection_ends_at_its_own_deadline(earlier: float) -> None:
+    async with Upstream(OK, hang) as upstream, transport() as way:
+        await ask(way, upstream.url, deadline=deadline_in(earlier))
+        deadline = deadline_in(0.3)
+        await ask_and_fail(way, upstream.url, httpx.ReadTimeout, deadline=deadline)
+        assert deadline_in(0) >= deadline
+        assert (upstream.connections, len(upstream.requests)) == (1, 2)
+
+
 @pytest.mark.parametrize(
     "behaviour",
     [

@@ -53,7 +53,9 @@ class Connection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._answer: asyncio.Future[HttpAnswer] | None = None
         self._on_status: OnStatus | None = None
+        self._until = math.inf  # the time limit of the response
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_ends_at = math.inf
         self._reset_head()
         # `connection_made`, `ask` and `keep` create the other attributes, before any other method reads them.
         self.stale_at = math.inf  # when the idle connection must be closed
@@ -85,8 +87,7 @@ class Connection(asyncio.Protocol):
             raise httpx.ConnectError("closed before anything was sent")
         self._answer = self._loop.create_future()
         self._needs_only_status = False
-        if until < math.inf:
-            self._set_time_limit(until)
+        self._set_time_limit(until)
         self._max_body = max_body
         self._has_body = has_body
         self._on_status = on_status
@@ -151,6 +152,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._handle_end(exc)
+        if self._timer is not None:
+            self._timer.cancel()
 
     # The parser calls the following methods.
 
@@ -220,12 +223,22 @@ class Connection(asyncio.Protocol):
             self._fail(httpx.ReadError("the connection was closed without an answer"))
 
     def _set_time_limit(self, until: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(until, self._time_out)
+        self._until = until
+        # A timer that ends early enough is kept, and set again when it ends, because a timer for each request would
+        # cost 4 µs.
+        if until < self._timer_ends_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_ends_at = self._loop.call_at(until, self._check_time_limit), until
 
-    def _time_out(self) -> None:
-        self._fail(httpx.ReadTimeout("no response in time"))
+    def _check_time_limit(self) -> None:
+        self._timer, self._timer_ends_at = None, math.inf
+        if self._answer is None:
+            return
+        if self._loop.time() >= self._until:
+            self._fail(httpx.ReadTimeout("no response in time"))
+        else:
+            self._set_time_limit(self._until)
 
     def _succeed(self) -> None:
         answer = self._end_wait()
@@ -242,9 +255,6 @@ class Connection(asyncio.Protocol):
 
     def _end_wait(self) -> asyncio.Future[HttpAnswer] | None:
         """Return the future of the response, whose result or failure must now be set."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         answer = self._answer
         self._answer = None
         if answer is None or answer.done():  # a future whose caller was cancelled is done, too
