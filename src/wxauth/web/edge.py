@@ -39,6 +39,8 @@ Such a refusal is not logged, not counted in `REFUSED`, and not passed to the fu
 """
 IGNORES_UPGRADES: Final = "wxauth.ignores_upgrades"
 """An extension of a server that reads the body of a request for an upgrade as any other body."""
+BODY_ARRIVED: Final = "wxauth.body_arrived"
+"""An extension of a server for a request whose whole body has arrived."""
 CONTROL_CHARACTERS_REFUSED: Final = "a path must not contain control characters"
 # Callers may send any text as a method, so all other methods share one label.
 _COUNTED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -227,6 +229,17 @@ class _Exchange:
         if self._declared_size is not None and self._declared_size > MAX_BODY:
             self._check_size(self._declared_size)
         self._waits_for_continue = False  # the server sends `100 Continue` when it is asked for the body
+        if BODY_ARRIVED in self._scope.get("extensions", ()):
+            message = await self._receive_from_server()  # without a time limit, which would take 5 µs
+        else:
+            message = await self._receive_in_time()
+        self._has_whole_body = not message.get("more_body", False)
+        self._received_size += len(message.get("body", b""))
+        if self._received_size > MAX_BODY:
+            self._check_size(self._received_size)
+        return message
+
+    async def _receive_in_time(self) -> Message:
         seconds = _limit_for(self._scope, self._edge.time_limits, self._edge.body_seconds)
         try:
             # The time limit begins when the head has arrived, and covers the whole body.
@@ -236,10 +249,6 @@ class _Exchange:
             raise InvalidRequest(
                 f"the body didn't arrive within {seconds:g} s", status=HTTPStatus.REQUEST_TIMEOUT
             ) from None
-        self._has_whole_body = not message.get("more_body", False)
-        self._received_size += len(message.get("body", b""))
-        if self._received_size > MAX_BODY:
-            self._check_size(self._received_size)
         return message
 
     # Each path allows bodies of `MAX_BODY`, so most requests do not need this check.

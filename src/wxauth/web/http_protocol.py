@@ -18,7 +18,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from wxauth.core.logs import get_logger
-from wxauth.web.edge import IGNORES_UPGRADES, MAX_FIELDS, MAX_HEAD, SENDING_SECONDS, TOO_MANY_COOKIES_PAGE
+from wxauth.web.edge import BODY_ARRIVED, IGNORES_UPGRADES, MAX_FIELDS, MAX_HEAD, SENDING_SECONDS, TOO_MANY_COOKIES_PAGE
 
 MAX_WAITING: Final = 32  # requests of one connection, while another one is served
 # When the server ends, a request might have arrived on an open connection without having been read yet.
@@ -30,6 +30,7 @@ _STALL_CHECKS: Final = 12  # during the limit, so a client is disconnected at mo
 _ACKNOWLEDGED_COUNT: Final = slice(120, 128)  # `tcpi_bytes_acked` in Linux's `struct tcp_info`
 _BODY_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
 _EXTENSIONS: Final[dict[str, dict[object, object]]] = {IGNORES_UPGRADES: {}}
+_EXTENSIONS_WITH_BODY: Final = {**_EXTENSIONS, BODY_ARRIVED: {}}
 _BAD_REQUEST_RESPONSE: Final = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"content-length: 20\r\nconnection: close\r\n\r\ninvalid HTTP request"
@@ -187,6 +188,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.upgrade_framing:
             return
         self._is_in_body, self._bytes_outside_body = False, 0
+        self.cycle.scope["extensions"] = _EXTENSIONS_WITH_BODY
         if not self.parser.should_keep_alive():
             # The parser may have read `Connection: close` in the trailers, and ignores what follows.
             self.cycle.keep_alive = False
