@@ -6,7 +6,7 @@ further index. An index on `expires_at`, which every refresh changes, would prev
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, LiteralString
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from sqlalchemy import Text
@@ -17,7 +17,7 @@ from wxauth.core.database import Database
 from wxauth.core.models import TIME
 from wxauth.core.statements import Nothing, Statement, fragment
 from wxauth.login.count_queries import OPEN_SESSIONS_FRAGMENT
-from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, LAST_OF_PAGE, LastRow, end_replaced_sessions
+from wxauth.sessions.queries import CROWDED_USERS, DELETE_ENDED_SESSIONS, LAST_OF_PAGE, LastRow, end_replaced_sessions
 from wxauth.settings.addresses import TRUNCATED
 
 _REPLACEMENTS: Final = "replaced_sessions"
@@ -198,8 +198,13 @@ async def replace_old_sessions(
         last = await transaction.row(LAST_OF_PAGE, after=after, skipped=logins - 1)
         until = LAST_ID if last is None else last.id
         await transaction.values(_READ_BY_INDEX)
-        ended = await end_replaced_sessions(transaction, after=after, until=until, at_most=max_open, size=size, now=now)
-        deleted = await transaction.run(DELETE_ENDED_SESSIONS, after=after, until=until, at_most=max_stored, size=size)
+        ended = deleted = 0
+        page: dict[str, Any] = {"after": after, "until": until}
+        crowded = await transaction.values(CROWDED_USERS, **page, at_most=min(max_open, max_stored))
+        if crowded:
+            page |= {"user_ids": crowded, "size": size}
+            ended = await end_replaced_sessions(transaction, **page, at_most=max_open, now=now)
+            deleted = await transaction.run(DELETE_ENDED_SESSIONS, **page, at_most=max_stored)
         is_last = last is None and max(ended, deleted) < size
         if is_last:
             # The next run begins a minute before this run was due, to include logins that were in progress then.

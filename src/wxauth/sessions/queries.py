@@ -206,26 +206,32 @@ _END_THESE: Final = _ending("""
     SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
 
 
+# Few users have more sessions than `at_most`, and for the others PostgreSQL reads only a few entries of the index.
+CROWDED_USERS: Final = Statement[UUID](f"""
+SELECT recent.user_id
+  FROM (SELECT DISTINCT user_id FROM sessions WHERE id > :after AND id <= :until) AS recent
+ WHERE EXISTS (SELECT FROM sessions s WHERE {pair_range("s.user_id", "recent.user_id")}
+                -- the order names the constant `user_id` so that PostgreSQL uses the index: see `pair_range`
+                ORDER BY s.user_id, s.id OFFSET :at_most)
+""")
+
+
 def _older_fragment(*, counted: LiteralString, returned: LiteralString) -> LiteralString:
     """Return the query for up to `size` sessions that are older than the `at_most` newest sessions of their identity.
 
     `counted` says which sessions count towards `at_most`, and `returned` which of the older ones are returned. The
-    query covers only identities that have a session with an id after `after` and up to `until`, and whose users have
-    more than `at_most` sessions. Few users have so many, and for the others PostgreSQL reads only a few entries of the
-    index.
+    query covers only identities of `user_ids` that have a session with an id after `after` and up to `until`.
     """
-    # Each ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `pair_range`.
     return f"""
     SELECT beyond.id
       FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions
-             WHERE id > :after AND id <= :until) AS recent,
+             WHERE id > :after AND id <= :until AND user_id = ANY (:user_ids::uuid[])) AS recent,
    LATERAL (SELECT id FROM (SELECT id, revoked_at FROM sessions s
                              WHERE {pair_range("s.user_id", "recent.user_id")}
                                    AND (s.app_id, s.openid) = (recent.app_id, recent.openid) AND {counted}
+                             -- as in `CROWDED_USERS`
                              ORDER BY s.user_id DESC, s.id DESC OFFSET :at_most) AS older
              WHERE {returned}) AS beyond
-     WHERE EXISTS (SELECT FROM sessions s WHERE {pair_range("s.user_id", "recent.user_id")}
-                    ORDER BY s.user_id, s.id OFFSET :at_most)
      LIMIT :size"""
 
 
@@ -313,14 +319,23 @@ async def end_session_of_locked_user(
 
 
 async def end_replaced_sessions(
-    transaction: Transaction, *, after: UUID, until: UUID, at_most: int, size: int, now: datetime
+    transaction: Transaction,
+    user_ids: Sequence[UUID],
+    *,
+    after: UUID,
+    until: UUID,
+    at_most: int,
+    size: int,
+    now: datetime,
 ) -> int:
     """End the sessions of each identity except its `at_most` newest ones. Return their number.
 
-    Ended sessions do not count towards `at_most`, but expired ones do. At most `size` sessions end, of identities
-    that have a session with an id after `after` and up to `until`.
+    Ended sessions do not count towards `at_most`, but expired ones do. At most `size` sessions end, of the users'
+    identities that have a session with an id after `after` and up to `until`.
     """
-    replaced = await transaction.values(_OLDER_SESSIONS, after=after, until=until, at_most=at_most, size=size)
+    replaced = await transaction.values(
+        _OLDER_SESSIONS, user_ids=user_ids, after=after, until=until, at_most=at_most, size=size
+    )
     locked_users = await transaction.values(_LOCK_USERS, session_ids=replaced)
     parameters = {"session_ids": replaced, "user_ids": locked_users}
     ended = await end_selected(transaction, _END_THESE, parameters, reason=EndReason.REPLACED, by=SYSTEM, now=now)
