@@ -209,7 +209,9 @@ _END_THESE: Final = _ending("""
 # Few users have more sessions than `at_most`, and for the others PostgreSQL reads only a few entries of the index.
 CROWDED_USERS: Final = Statement[UUID](f"""
 SELECT recent.user_id
-  FROM (SELECT DISTINCT user_id FROM sessions WHERE id > :after AND id <= :until) AS recent
+  -- without its order, PostgreSQL would read all users' ids from the index by `user_id`
+  FROM (SELECT DISTINCT user_id
+          FROM (SELECT user_id FROM sessions WHERE id > :after AND id <= :until ORDER BY id) AS page) AS recent
  WHERE EXISTS (SELECT FROM sessions s WHERE {pair_range("s.user_id", "recent.user_id")}
                 -- the order names the constant `user_id` so that PostgreSQL uses the index: see `pair_range`
                 ORDER BY s.user_id, s.id OFFSET :at_most)
