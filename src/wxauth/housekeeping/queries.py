@@ -6,7 +6,7 @@ further index. An index on `expires_at`, which every refresh changes, would prev
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, LiteralString
+from typing import Final, LiteralString
 from uuid import UUID
 
 from sqlalchemy import Text
@@ -199,12 +199,15 @@ async def replace_old_sessions(
         until = LAST_ID if last is None else last.id
         await transaction.values(_READ_BY_INDEX)
         ended = deleted = 0
-        page: dict[str, Any] = {"after": after, "until": until}
-        crowded = await transaction.values(CROWDED_USERS, **page, at_most=min(max_open, max_stored))
+        at_most = min(max_open, max_stored)
+        crowded = await transaction.values(CROWDED_USERS, after=after, until=until, at_most=at_most)
         if crowded:
-            page |= {"user_ids": crowded, "size": size}
-            ended = await end_replaced_sessions(transaction, **page, at_most=max_open, now=now)
-            deleted = await transaction.run(DELETE_ENDED_SESSIONS, **page, at_most=max_stored)
+            ended = await end_replaced_sessions(
+                transaction, crowded, after=after, until=until, at_most=max_open, size=size, now=now
+            )
+            deleted = await transaction.run(
+                DELETE_ENDED_SESSIONS, user_ids=crowded, after=after, until=until, at_most=max_stored, size=size
+            )
         is_last = last is None and max(ended, deleted) < size
         if is_last:
             # The next run begins a minute before this run was due, to include logins that were in progress then.

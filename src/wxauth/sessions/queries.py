@@ -206,7 +206,7 @@ _END_THESE: Final = _ending("""
     SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
 
 
-# Few users have more sessions than `at_most`, and for the others PostgreSQL reads only a few entries of the index.
+# Nearly always, nobody has more sessions than `at_most`, and the statements below need not run.
 CROWDED_USERS: Final = Statement[UUID](f"""
 SELECT recent.user_id
   -- without its order, PostgreSQL would read all users' ids from the index by `user_id`

@@ -40,7 +40,7 @@ Such a refusal is not logged, not counted in `REFUSED`, and not passed to the fu
 IGNORES_UPGRADES: Final = "wxauth.ignores_upgrades"
 """An extension of a server that reads the body of a request for an upgrade as any other body."""
 BODY_ARRIVED: Final = "wxauth.body_arrived"
-"""An extension of a server for a request whose whole body has arrived."""
+"""An extension of a server, added when the whole body has arrived. The next `receive` then returns it at once."""
 CONTROL_CHARACTERS_REFUSED: Final = "a path must not contain control characters"
 # Callers may send any text as a method, so all other methods share one label.
 _COUNTED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -230,7 +230,7 @@ class _Exchange:
             self._check_size(self._declared_size)
         self._waits_for_continue = False  # the server sends `100 Continue` when it is asked for the body
         if BODY_ARRIVED in self._scope.get("extensions", ()):
-            message = await self._receive_from_server()  # without a time limit, which would take 5 µs
+            message = await self._receive_from_server()  # at once, so it needs no time limit, which takes 5 µs
         else:
             message = await self._receive_in_time()
         self._has_whole_body = not message.get("more_body", False)

@@ -29,10 +29,11 @@ class Claims(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         value = self._claims[name]
-        return deepcopy(value) if isinstance(value, (dict, list)) else value  # because callers share the claims
+        # All callers with the same token share its claims.
+        return deepcopy(value) if isinstance(value, (dict, list)) else value
 
     def __contains__(self, name: object) -> bool:
-        return name in self._claims
+        return name in self._claims  # without the copy that `Mapping` would make
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._claims)

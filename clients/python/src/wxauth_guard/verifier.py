@@ -32,7 +32,7 @@ CLOCK_SKEW: Final = 30  # seconds, for `exp`, `iat` and `nbf`
 # parser does not always limit.
 MAX_CONTAINERS: Final = 64
 REMEMBERED_TOKENS: Final = 4096
-# All remembered tokens and their users together take 12 MiB, and at most 60 MiB if the claims are many.
+# All remembered tokens and their users together take 12 MiB, or up to 100 MiB if each has hundreds of roles or scopes.
 MAX_REMEMBERED_LENGTH: Final = 2048
 
 _MAX_SHOWN: Final = 200
@@ -56,8 +56,8 @@ _TOKEN_TYPES: Final = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})  # in
 class Verifier:
     """A verifier of access tokens.
 
-    The verifier remembers the users of valid tokens, because checking the signature and reading the claims take most of
-    the time, and a user sends the same token with each call. For each call, it still checks the times and the scope,
+    The verifier remembers the users of signed tokens, because checking the signature and reading the claims take most
+    of the time, and a user sends the same token with each call. For each call, it still checks the times and the scope,
     and that the issuer publishes the key.
     """
 
@@ -80,21 +80,26 @@ class Verifier:
         known = self._known.get(token)
         # Another key object means that the keys have been read again. It might be another key with the same id.
         if known is not None and await self._keys.find(known[0].kid) is known[0]:
-            return _checked_again(known[1], now=now, allows_scope=allows_scope)
-        jws = _compact_form(token)
-        key = await self._keys.find(_key_id(jws[1]))
-        return self._check(jws, key, now=now, allows_scope=allows_scope)
+            principal = known[1]
+        else:
+            jws = _compact_form(token)
+            principal = self._signed_principal(jws, await self._keys.find(_key_id(jws[1])))
+        _check_use(principal.claims, now=now, allows_scope=allows_scope)
+        return principal
 
     def verify_sync(self, token: str, *, now: float, allows_scope: bool = True) -> Principal:
         """Verify a token in a thread, as `verify` does. The key source must also be a `SyncKeySource`."""
         keys = cast(SyncKeySource, self._keys)
         known = self._known.get(token)
         if known is not None and keys.find_sync(known[0].kid) is known[0]:
-            return _checked_again(known[1], now=now, allows_scope=allows_scope)
-        jws = _compact_form(token)
-        return self._check(jws, keys.find_sync(_key_id(jws[1])), now=now, allows_scope=allows_scope)
+            principal = known[1]
+        else:
+            jws = _compact_form(token)
+            principal = self._signed_principal(jws, keys.find_sync(_key_id(jws[1])))
+        _check_use(principal.claims, now=now, allows_scope=allows_scope)
+        return principal
 
-    def _check(self, jws: re.Match[str], key: VerificationKey | None, *, now: float, allows_scope: bool) -> Principal:
+    def _signed_principal(self, jws: re.Match[str], key: VerificationKey | None) -> Principal:
         token = jws.string
         if key is None:
             raise InvalidToken(
@@ -107,7 +112,7 @@ class Verifier:
                 "the signature does not fit",
                 for_log=f"its signature does not fit the key {_shown(key.kid)} of {_shown(self._issuer)}",
             )
-        principal = self._principal(json_object(jws[2]), now=now, allows_scope=allows_scope)
+        principal = self._principal(json_object(jws[2]))
         if len(token) <= MAX_REMEMBERED_LENGTH:
             self._known[token] = key, principal
             if len(self._known) > REMEMBERED_TOKENS:
@@ -124,7 +129,7 @@ class Verifier:
         if not self._accepts_audience(claims.get("aud")):
             raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
 
-    def _principal(self, claims: dict[str, Any], *, now: float, allows_scope: bool) -> Principal:
+    def _principal(self, claims: dict[str, Any]) -> Principal:
         self._check_issuer_and_audience(claims)
         client_id, token_id = claims.get("client_id"), claims.get("jti")
         # The token of a login in a mini-program or mobile app has an openid, but no app_id, because its client_id
@@ -143,12 +148,7 @@ class Verifier:
         if not _is_text_list(roles):
             raise InvalidToken("roles is not a list of strings")
         user_id, session_id = _uuid(claims, "sub"), _uuid(claims, "sid")
-        _check_times(claims, now)
-        _check_scope(claims, allows_scope=allows_scope)
-        # Only a token without an app_id may lack the scope, because a website's token always has a scope.
-        scope = claims.get("scope", None if "app_id" in claims else "")
-        if not isinstance(scope, str):
-            raise InvalidToken(_NOT_TEXT)
+        scope = claims.get("scope", "")
         return Principal(
             id=user_id,
             app_id=app_id,
@@ -158,14 +158,9 @@ class Verifier:
             claims=Claims(claims),
             external_id=external_id,
             # The scope is split only at spaces (RFC 6749, section 3.3), as in the guard for Node.
-            scope=frozenset(scope.split(" ")) - {""},
+            # `_check_use` refuses any other type.
+            scope=frozenset(scope.split(" ")) - {""} if isinstance(scope, str) else frozenset(),
         )
-
-
-def _checked_again(principal: Principal, *, now: float, allows_scope: bool) -> Principal:
-    _check_times(principal.claims, now)
-    _check_scope(principal.claims, allows_scope=allows_scope)
-    return principal
 
 
 @lru_cache(maxsize=16)  # all tokens signed with a key have the same header
@@ -211,6 +206,18 @@ def _is_of_unregistered_client(claims: dict[str, Any]) -> bool:
     return has_document and "scope" in claims and "openid" not in claims and "app_id" not in claims
 
 
+def _check_use(claims: Mapping[str, Any], *, now: float, allows_scope: bool) -> None:
+    """Check what may differ between two uses of a token. The scope's type is checked last."""
+    _check_times(claims, now)
+    if "scope" in claims:
+        if not allows_scope:  # whatever its value is
+            raise InsufficientScope("this service doesn't accept the tokens of websites and agents")
+        if not isinstance(claims["scope"], str):
+            raise InvalidToken(_NOT_TEXT)
+    elif "app_id" in claims:  # of a website's token, which always has a scope
+        raise InvalidToken(_NOT_TEXT)
+
+
 def _check_times(claims: Mapping[str, Any], now: float) -> None:
     beginnings = ("iat", "nbf") if "nbf" in claims else ("iat",)  # only `iat` is required
     for name in beginnings:
@@ -221,11 +228,6 @@ def _check_times(claims: Mapping[str, Any], now: float) -> None:
     expired_for = now - _time(claims, "exp")
     if expired_for >= CLOCK_SKEW:  # not `>`, because a token expires at the time `exp` itself (RFC 7519)
         raise TokenExpired("the token has expired", for_log=f"expired {_seconds(expired_for)} ago {_BY_OUR_CLOCK}")
-
-
-def _check_scope(claims: Mapping[str, Any], *, allows_scope: bool) -> None:
-    if not allows_scope and "scope" in claims:  # whatever its value is
-        raise InsufficientScope("this service doesn't accept the tokens of websites and agents")
 
 
 def _uuid(claims: dict[str, Any], name: str) -> UUID:
