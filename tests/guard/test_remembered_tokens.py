@@ -1,4 +1,4 @@
-"""A guard remembers the users of valid tokens, but checks a token's times, scope and key at every use."""
+"""A guard remembers the users of signed tokens, but checks a token's times, scope and key at every use."""
 
 from __future__ import annotations
 

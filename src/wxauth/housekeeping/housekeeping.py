@@ -52,8 +52,8 @@ MAX_STORED_SESSIONS: Final = 1000
 REPLACEMENTS_PAUSE: Final = timedelta(seconds=30)
 # A statement that ended and deleted 1.2 million sessions exceeded its time limit, each time anew.
 SESSIONS_PER_TRANSACTION: Final = 5000
-# PostgreSQL reads the sessions of each user. If each has 13, a page takes 2 ms. With all logins of half a minute in one
-# page, PostgreSQL kept a processor for 250 ms, and logins waited for 30 ms.
+# PostgreSQL reads the sessions of each user. If each has 13, it takes 1 ms for a page. With all logins of half a minute
+# in one page, PostgreSQL kept a processor for 250 ms, and logins waited for 30 ms.
 LOGINS_PER_PAGE: Final = 100
 BANS_PER_TRANSACTION: Final = 100
 CHECK_PAUSE_SECONDS: Final = 300.0

@@ -158,7 +158,7 @@ class Verifier:
             claims=Claims(claims),
             external_id=external_id,
             # The scope is split only at spaces (RFC 6749, section 3.3), as in the guard for Node.
-            # `_check_use` refuses any other type.
+            # `_check_use` refuses a scope that is no text.
             scope=frozenset(scope.split(" ")) - {""} if isinstance(scope, str) else frozenset(),
         )
 
@@ -207,7 +207,7 @@ def _is_of_unregistered_client(claims: dict[str, Any]) -> bool:
 
 
 def _check_use(claims: Mapping[str, Any], *, now: float, allows_scope: bool) -> None:
-    """Check what may differ between two uses of a token. The scope's type is checked last."""
+    """Check what may differ between two uses of a token, and last that its scope is a text."""
     _check_times(claims, now)
     if "scope" in claims:
         if not allows_scope:  # whatever its value is
