@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from pydantic import BaseModel
 
-from tests.database_proxy import HURRIED, Proxy
+from tests.database_proxy import HURRIED, PATIENT, Proxy
 from tests.loops import let_pass
 from tests.world import Rows, until, until_locked
 from wxauth.core.connecting import DEADLINES
@@ -19,7 +19,7 @@ from wxauth.errors import StorageUnavailable
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
-SETTLED = replace(DEADLINES, batch_wait=1.0)
+SETTLED = replace(PATIENT, batch_wait=1.0)
 """Deadlines with which the next statement waits until PostgreSQL has answered the one before."""
 
 
@@ -189,7 +189,7 @@ async def test_a_silent_server_ends_each_at_its_own_time(proxy: Proxy) -> None:
 async def test_what_is_under_way_is_given_up_when_the_database_is_closed(
     proxy: Proxy, visitors: None, rows: Rows
 ) -> None:
-    database = Database(proxy.url, deadlines=SETTLED)
+    database = Database(proxy.url, deadlines=replace(SETTLED, lock=DEADLINES.lock))
     async with rows.transaction():
         await rows.execute("LOCK TABLE visitors IN EXCLUSIVE MODE")
         calls = [asyncio.create_task(visit(database, f"v{n}")) for n in range(1, 5)]
