@@ -13,7 +13,7 @@ from collections import OrderedDict
 from functools import lru_cache
 from math import isfinite
 from string import ascii_letters, digits
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from uuid import UUID
 
 from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal, is_document_url
@@ -53,6 +53,11 @@ _QUOTES: Final = "\"'`"
 _TOKEN_TYPES: Final = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})  # in lower case (RFC 9068, section 4)
 
 
+class _Known(NamedTuple):
+    key: VerificationKey
+    principal: Principal
+
+
 class Verifier:
     """A verifier of access tokens.
 
@@ -69,7 +74,7 @@ class Verifier:
         self._audience = audience
         self._keys = keys
         # The tokens are in the order in which they were first remembered.
-        self._known: OrderedDict[str, tuple[VerificationKey, Principal]] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
 
     async def verify(self, token: str, *, now: float, allows_scope: bool = True) -> Principal:
         """Verify a token and return its user. `now` is in epoch seconds.
@@ -79,8 +84,8 @@ class Verifier:
         """
         known = self._known.get(token)
         # Another key object means that the keys have been read again. It might be another key with the same id.
-        if known is not None and await self._keys.find(known[0].kid) is known[0]:
-            principal = known[1]
+        if known is not None and await self._keys.find(known.key.kid) is known.key:
+            principal = known.principal
         else:
             jws = _compact_form(token)
             principal = self._signed_principal(jws, await self._keys.find(_key_id(jws[1])))
@@ -91,8 +96,8 @@ class Verifier:
         """Verify a token in a thread, as `verify` does. The key source must also be a `SyncKeySource`."""
         keys = cast(SyncKeySource, self._keys)
         known = self._known.get(token)
-        if known is not None and keys.find_sync(known[0].kid) is known[0]:
-            principal = known[1]
+        if known is not None and keys.find_sync(known.key.kid) is known.key:
+            principal = known.principal
         else:
             jws = _compact_form(token)
             principal = self._signed_principal(jws, keys.find_sync(_key_id(jws[1])))
@@ -114,7 +119,7 @@ class Verifier:
             )
         principal = self._principal(json_object(jws[2]))
         if len(token) <= MAX_REMEMBERED_LENGTH:
-            self._known[token] = key, principal
+            self._known[token] = _Known(key, principal)
             if len(self._known) > REMEMBERED_TOKENS:
                 self._known.popitem(last=False)  # the oldest token usually expires first
         return principal
