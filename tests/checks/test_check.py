@@ -722,6 +722,13 @@ async def test_the_reason_for_no_access_token_is_reported(doctor: Doctor, fault:
     assert_reported(results, of_app("access_token", OTHER_APP_ID), OK)
 
 
+async def test_a_response_without_an_openid_is_reported_in_the_language_of_the_terminal(doctor: Doctor) -> None:
+    with serving(JSONResponse({"session_key": "a2V5"}), lifespan="off") as url:
+        results = await doctor(wechat_base_url=url)
+    assert_reported(results, of_app(), BAD, "has no usable openid")
+    assert "微信的响应中没有可用的 openid" in results[of_app()].text.translated("zh-CN")
+
+
 async def test_a_blocked_user_shows_that_the_secret_is_accepted(doctor: Doctor) -> None:
     doctor.wechat.fail("code2session", app_id=APP_ID, times=None, errcode=40226)
     assert_reported(await doctor(), of_app(), OK)

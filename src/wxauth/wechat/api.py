@@ -14,6 +14,7 @@ from pydantic_core import to_json
 
 from wxauth.core.services import part
 from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
+from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.apps import App
 from wxauth.wechat.client import PICTURE, WeChat
 from wxauth.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED, Api
@@ -176,14 +177,14 @@ def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
 def _phone_info(answer: dict[str, Any]) -> dict[str, Any]:
     phone_info = answer.get("phone_info")
     if not isinstance(phone_info, dict):
-        raise WeChatBadResponse("WeChat's response has no usable phone_info")
+        raise WeChatBadResponse(_("WeChat's response has no usable {field}", field="phone_info"))
     return phone_info
 
 
 def _url_link(answer: dict[str, Any]) -> str:
     url = answer.get("url_link")
     if not isinstance(url, str) or not _URL_LINK.fullmatch(url):
-        raise WeChatBadResponse("WeChat's response has no usable url_link")
+        raise WeChatBadResponse(_("WeChat's response has no usable {field}", field="url_link"))
     return url
 
 
@@ -195,4 +196,4 @@ def _picture(answer: dict[str, Any]) -> CodePicture:
     # Zero bytes may follow the end of a JPEG.
     if content.startswith(_JPEG_START) and content.rstrip(b"\0").endswith(_JPEG_END):
         return CodePicture(content, "image/jpeg")
-    raise WeChatBadResponse("WeChat's response isn't a picture")
+    raise WeChatBadResponse(_("WeChat's response isn't a picture"))

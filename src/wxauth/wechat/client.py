@@ -214,7 +214,7 @@ class WeChat:
                 await asyncio.sleep(pause)
                 host = self._base  # so that the next attempt, too, can change to the fallback host
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:  # `isinstance` would also accept True
-                raise errors.WeChatBadResponse("WeChat's errcode isn't a valid number")
+                raise errors.WeChatBadResponse(_("WeChat's errcode isn't a valid number"))
             if errcode != 0:
                 if self.reports_refusals and reports_refusals and errcode not in expected:
                     _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
@@ -314,15 +314,15 @@ def _identity(app: App, api: Api, answer: dict[str, Any]) -> WeChatIdentity:
     openid, unionid = answer.get("openid"), answer.get("unionid") or None
     session_key = None
     if not is_id(openid):
-        raise errors.WeChatBadResponse("WeChat's response has no usable openid")
+        raise errors.WeChatBadResponse(_("WeChat's response has no usable {field}", field="openid"))
     if api is Api.CODE2SESSION:
         session_key = answer.get("session_key")
         if not is_id(session_key):
-            raise errors.WeChatBadResponse("WeChat's response has no usable session_key")
+            raise errors.WeChatBadResponse(_("WeChat's response has no usable {field}", field="session_key"))
     if unionid is not None and not is_id(unionid):
-        raise errors.WeChatBadResponse("WeChat's response has a malformed unionid")
+        raise errors.WeChatBadResponse(_("WeChat's response has a malformed unionid"))
     if is_placeholder(openid):
-        raise errors.WeChatBadResponse("WeChat's response has a placeholder instead of an openid")
+        raise errors.WeChatBadResponse(_("WeChat's response has a placeholder instead of an openid"))
     if unionid is not None and not can_name_a_person(unionid):
         log.error("unionid_ignored", app_id=app.app_id, reason="not of WeChat's form")
         unionid = None

@@ -22,6 +22,7 @@ from pydantic_core import from_json
 
 from wxauth.errors import WeChatBadResponse
 from wxauth.faulty_json import read_loosely
+from wxauth.i18n import lazy_gettext as _
 from wxauth_guard.errors import InvalidRequest
 
 BLOCK_BYTES: Final = 16  # of AES, and so of an iv and of a session_key
@@ -104,10 +105,10 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
     """Return the number in WeChat's `phone_info` in the form E.164. Raises: WeChatBadResponse, without the number."""
     watermark = phone_info.get("watermark")
     if not isinstance(watermark, Mapping) or watermark.get("appid") != app_id:
-        raise WeChatBadResponse("the phone number's watermark doesn't belong to this app")
+        raise WeChatBadResponse(_("the phone number's watermark doesn't belong to this app"))
     phone = _formatted_number(phone_info)
     if not E164.fullmatch(phone):  # some countries have numbers that are longer than E.164 allows
-        raise WeChatBadResponse("WeChat didn't return a phone number")
+        raise WeChatBadResponse(_("WeChat didn't return a phone number"))
     return phone
 
 

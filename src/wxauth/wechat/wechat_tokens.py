@@ -24,6 +24,7 @@ from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.errors import WeChatBadResponse, WeChatError
+from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.apps import App
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import USED_UP_QUOTA, Api
@@ -232,9 +233,9 @@ def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
     """Return the token or ticket `name`, and the seconds until it expires. Raises: WeChatBadResponse."""
     value, expires_in = answer.get(name), answer.get("expires_in")
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_SECRET_LENGTH or not value.isascii():
-        raise WeChatBadResponse(f"WeChat's response has no usable {name}")
+        raise WeChatBadResponse(_("WeChat's response has no usable {field}", field=name))
     if type(expires_in) is not int or expires_in <= 0:  # `isinstance` would also accept True
-        raise WeChatBadResponse("WeChat's response has no usable expires_in")
+        raise WeChatBadResponse(_("WeChat's response has no usable {field}", field="expires_in"))
     return value, min(expires_in, LONGEST_LIFE_SECONDS)
 
 
