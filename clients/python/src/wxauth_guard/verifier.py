@@ -32,7 +32,7 @@ CLOCK_SKEW: Final = 30  # seconds, for `exp`, `iat` and `nbf`
 # parser does not always limit.
 MAX_CONTAINERS: Final = 64
 REMEMBERED_TOKENS: Final = 4096
-# All remembered tokens and their users together take 12 MiB, or up to 100 MiB if each has hundreds of roles or scopes.
+# All remembered tokens and their users together take 12 MiB, or up to 200 MiB if each has hundreds of roles or scopes.
 MAX_REMEMBERED_LENGTH: Final = 2048
 
 _MAX_SHOWN: Final = 200
