@@ -129,6 +129,17 @@ async def asked_for(app: ASGIApp, sent: str, *, root_path: str = "", gives_raw_p
     return start["status"]
 
 
+async def test_the_user_counts_as_authenticated_where_starlettes_users_do(
+    guard: BearerGuard, issuer: FakeIssuer
+) -> None:
+    async def me(request: Request) -> Response:
+        return JSONResponse(request.user.is_authenticated)
+
+    app = Starlette(routes=[Route("/me", me)], middleware=[Middleware(BearerMiddleware, guard=guard)])
+    async with client_of(app) as client:
+        assert (await client.get("/me", headers=bearer(issuer.token()))).json() is True
+
+
 # Requests that are rejected.
 
 
