@@ -57,6 +57,9 @@ KEPT = [
     pytest.param(CHUNKED + b"Date: never\r\nX-Sum: 3\r\n\r\n", 200, BODY, id="trailers"),
     pytest.param(head(status="HTTP/1.1 100 Continue") + WHOLE, 200, BODY, id="100"),
     pytest.param(head("Link: x", "Content-Length: 9", status="HTTP/1.1 103 Hints") * 3 + WHOLE, 200, BODY, id="103"),
+    pytest.param(
+        head("Content-Length: 5", status="HTTP/1.1 104 Odd") + b"hello" + WHOLE, 200, BODY, id="104-with-a-body"
+    ),
     pytest.param(head(f"Content-Length: {len(BODY)}", status="HTTP/1.1 200") + BODY, 200, BODY, id="no-reason"),
     pytest.param(
         head("Upgrade: h2c", "Connection: Upgrade, Keep-Alive", f"Content-Length: {len(BODY)}") + BODY,
