@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -225,9 +225,17 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def is_suspended(pid: int) -> bool:
-    """Return whether SIGSTOP has stopped this process."""
-    return _stat(pid)[0] == "T"
+@contextmanager
+def suspended(pids: Collection[int]) -> Iterator[None]:
+    """Suspend these processes while the block runs."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: _stat(pid)[0] == "T")  # noqa: B023 - called at once
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def _stat(pid: int) -> list[str]:

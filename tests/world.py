@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -19,7 +19,7 @@ import httpx
 from tests.clock import Clock
 from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.headers import bearer as bearer
-from tests.processes import PATIENCE, Running, children_of
+from tests.processes import PATIENCE, Running, children_of, suspended
 from wxauth.clients import clients
 from wxauth.clients.clients import Credentials
 from wxauth.clients.rules import build_client
@@ -282,6 +282,10 @@ class Server:
                 if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.add(child)
         return found
+
+    def only(self, worker: int) -> AbstractContextManager[None]:
+        """Suspend the other workers, so that this worker answers."""
+        return suspended(self.workers() - {worker})
 
 
 @dataclass(slots=True)

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.docs import both_languages, guide, table
 from tests.fakes import APP, OTHER_APP, service_env
 from tests.metrics import Scraped, scrape
-from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, is_running, is_suspended, serving, until
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, is_running, serving, until
 from tests.world import Client, Rows, Server, Stage, bearer, set_roles, until_locked
 from wxauth import __version__
 from wxauth.core.metrics import CountedBlock
@@ -233,19 +232,6 @@ class TwoWorkers(Server):
 
     def scrape(self) -> Scraped:
         return Scraped(self.client.get("/metrics", headers={"Connection": "close"}))
-
-    @contextmanager
-    def only(self, worker: int) -> Iterator[None]:
-        """Suspend the other workers, so that this worker answers."""
-        others = self.workers() - {worker}
-        for other in others:
-            os.kill(other, signal.SIGSTOP)
-            until(partial(is_suspended, other))
-        try:
-            yield
-        finally:
-            for other in others:
-                os.kill(other, signal.SIGCONT)
 
     def folder(self) -> Path:
         """Return the folder in which the workers store their counts."""
