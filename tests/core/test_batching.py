@@ -189,6 +189,7 @@ async def test_a_silent_server_ends_each_at_its_own_time(proxy: Proxy) -> None:
 async def test_what_is_under_way_is_given_up_when_the_database_is_closed(
     proxy: Proxy, visitors: None, rows: Rows
 ) -> None:
+    # PostgreSQL waits for the lock until this limit, even after the connection is closed.
     database = Database(proxy.url, deadlines=replace(SETTLED, lock=DEADLINES.lock))
     async with rows.transaction():
         await rows.execute("LOCK TABLE visitors IN EXCLUSIVE MODE")

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.database_proxy import PATIENT
+from tests.conftest import UNHURRIED
 from tests.fakes import Clock
 from tests.processes import serving
 from tests.programs import NODE_TESTS, run_node_tests
@@ -20,7 +20,7 @@ from wxauth.core.services import Services
 from wxauth.core.trail import OPERATOR
 from wxauth.core.users import UserStatus
 from wxauth.service.app import create_app
-from wxauth.service.build import Timeouts, build_services
+from wxauth.service.build import build_services
 from wxauth.settings.roles import ADMIN
 from wxauth.settings.settings import Settings
 from wxauth.users.admin import UserChange, change_user
@@ -52,7 +52,7 @@ def world(make_settings: Callable[..., Settings], simulator: Simulator, clock: C
         settings = make_settings(
             apps=APPS, wechat_base_url=wechat_url, consents="privacy:2026-05,terms:3", claims=CLAIMS
         )
-        services = build_services(settings, clock=clock, timeouts=Timeouts(database=PATIENT))
+        services = build_services(settings, clock=clock, timeouts=UNHURRIED)
         with serving(with_controls(create_app(services), services, clock)) as service_url:
             yield {
                 "SERVICE_URL": service_url,
