@@ -35,7 +35,11 @@ _HEADINGS: Final = {
 """The headings of the groups in the example, in English and Chinese, by the first setting of each group."""
 _TO_REPLACE: Final = {"database_url": "postgresql://wxauth@localhost:5432/wxauth", "app_id": "", "app_secret": ""}
 """The values that the example shows without a comment mark, for the operator to replace."""
-_USUAL_DEFAULTS: Final = {"log_format": "json", "wechat_fallback_url": WECHAT_FALLBACK_URL}
+_USUAL_DEFAULTS: Final = {
+    "log_format": "json",
+    "signing_key_lead": 86400,
+    "wechat_fallback_url": WECHAT_FALLBACK_URL,
+}
 """The usual defaults of settings whose declared default depends on another setting."""
 
 _REQUIRED: Final = {"en": "Required. ", "zh": "必填。"}

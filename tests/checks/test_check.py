@@ -273,13 +273,13 @@ async def test_the_key_that_signs_and_the_next_rotation_are_shown(doctor: Doctor
     services = (await stage.replica(signing_key_max_age=7200)).services
     now = services.clock()
     [first] = [key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"]]
-    due = (now + timedelta(hours=2)).isoformat(timespec="minutes")
+    due = (now + timedelta(hours=1)).isoformat(timespec="minutes")  # it signs an hour later
     results = await doctor(signing_key_max_age=7200, clock=services.clock)
     assert_reported(results, "signing_keys", OK, f"1 published. {first} signs now", f"the next key is created at {due}")
 
     await services[KeyRing].rotate()
     second = next(key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"] if key["kid"] != first)
-    starts = (now + timedelta(minutes=6)).isoformat(timespec="minutes")
+    starts = (now + timedelta(hours=1)).isoformat(timespec="minutes")
     results = await doctor(signing_key_max_age=7200, clock=services.clock)
     assert_reported(results, "signing_keys", OK, f"2 published. {first} signs now", f"{second} signs from {starts}")
 
@@ -512,7 +512,7 @@ async def test_an_issuer_is_reported_if_it_lacks_a_signing_key_but_not_if_it_lac
     await stage.services[KeyRing].rotate()
     clock = stage.services.clock
     await doctor.says("issuer", NOTE, f"{url} returns the stored keys", issuer=url, clock=clock)
-    await stage.rows.execute("UPDATE signing_keys SET activates_at = created_at")
+    await stage.rows.execute("UPDATE signing_keys SET activates_at = activates_at - interval '1 day'")
     await doctor.says("issuer", BAD, "lacks 1 of 2", "signing_keys_not_opened", issuer=url, clock=clock)
 
 

@@ -13,13 +13,15 @@ from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY, Clock
 from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
-from tests.world import Rows, Server, Stage, until
+from tests.world import Rows, Server, Stage, add_client, make_admin, until
 from wxauth.core.clock import FIRST_ID
 from wxauth.core.connecting import DEADLINES
 from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.core.services import Services
+from wxauth.core.trail import OPERATOR
 from wxauth.keys.keyring import REFRESH_PAUSE_SECONDS, KeyRing
-from wxauth.keys.models import JWKS_MAX_AGE_SECONDS, LONGEST_TOKEN_TTL_SECONDS, RETIRES_AFTER
+from wxauth.keys.models import JWKS_MAX_AGE_SECONDS, LONGEST_TOKEN_TTL_SECONDS, RETIRES_AFTER, StoredSigningKey
+from wxauth.keys.queries import PUBLISHED
 from wxauth.service.resealing import Resealed, SealedCounts, forget, reseal
 from wxauth.session_keys.queries import replace_session_keys, session_keys_sealed_otherwise
 
@@ -29,11 +31,19 @@ JWKS = "/.well-known/jwks.json"
 SEEN_WITHIN = 15
 CLOCKS_APART = 30
 MAX_AGE = 7776000
+LEAD = 86400
+SOON = timedelta(minutes=6)
 
 
 async def kids(services: Services) -> list[str]:
     await services[KeyRing].refresh()
     return [key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"]]
+
+
+async def add_site(stage: Stage) -> None:
+    uris = ["https://shop.example.com/callback"]
+    await add_client(stage.services.database, "shop", now=stage.clock.now, redirect_uris=uris)
+    await stage.services[KeyRing].refresh()
 
 
 # Signing keys.
@@ -43,7 +53,7 @@ async def test_a_rotated_key_is_published_at_once_and_signs_when_caches_have_had
     first = kid_of(await stage.login("alice"))
     rotated = await stage.services[KeyRing].rotate()
     assert await kids(stage.services) == [first, rotated.kid]
-    stage.clock.advance(seconds=SEEN_WITHIN + JWKS_MAX_AGE_SECONDS + CLOCKS_APART)
+    stage.clock.advance(seconds=LEAD - 1)
     assert kid_of(await stage.login("alice")) == first
     stage.clock.now = rotated.activates_at
     assert kid_of(await stage.login("alice")) == rotated.kid
@@ -79,7 +89,8 @@ async def test_while_a_key_waits_to_sign_no_other_is_made(services: Services, cl
 
 async def test_a_key_of_the_highest_age_is_rotated_once_by_whichever_worker(stage: Stage) -> None:
     replicas = [await stage.make_services(signing_key_max_age=MAX_AGE) for _ in range(8)]
-    stage.clock.advance(seconds=MAX_AGE - 1)
+    began = stage.clock.now
+    stage.clock.advance(seconds=MAX_AGE - LEAD - 1)
     await asyncio.gather(*(replica[KeyRing].refresh() for replica in replicas))
     assert await stage.number("signing_keys") == 1
     stage.clock.advance(seconds=1)
@@ -87,6 +98,85 @@ async def test_a_key_of_the_highest_age_is_rotated_once_by_whichever_worker(stag
         await asyncio.gather(*(replica[KeyRing].refresh() for replica in replicas))
         assert await stage.number("signing_keys") == 2
     assert len({replica[KeyRing].jwks for replica in replicas}) == 1
+    newest = "SELECT max(activates_at) FROM signing_keys"
+    assert await stage.rows.fetchval(newest) == began + timedelta(seconds=MAX_AGE), "no key signs for longer"
+    stage.clock.advance(seconds=MAX_AGE)
+    await replicas[0][KeyRing].refresh()
+    assert await stage.rows.fetchval(newest) == began + timedelta(seconds=2 * MAX_AGE)
+
+
+@pytest.mark.parametrize("lead", [360, 86400, 604800])
+async def test_a_successor_of_each_kind_waits_for_the_lead(stage: Stage, lead: int) -> None:
+    await add_site(stage)
+    services = await stage.make_services(signing_key_max_age=MAX_AGE, signing_key_lead=lead)
+    waiting = (
+        "SELECT alg, activates_at - $1 FROM signing_keys WHERE activates_at > $1 AND retires_at IS NULL ORDER BY alg"
+    )
+
+    async def assert_both_wait() -> None:
+        found = await stage.rows.fetch(waiting, stage.clock.now)
+        assert found == [("ES256", timedelta(seconds=lead)), ("RS256", timedelta(seconds=lead))]
+
+    assert await stage.rows.fetch(waiting, stage.clock.now) == [], "the first keys sign at once"
+    await services[KeyRing].rotate()
+    await assert_both_wait()
+    for kid in (await kids(services))[1::2]:
+        await services[KeyRing].withdraw(kid, by=OPERATOR)
+    await assert_both_wait()
+    stage.clock.advance(seconds=MAX_AGE)
+    await services[KeyRing].refresh()
+    await assert_both_wait()
+
+
+async def test_a_waiting_key_can_be_brought_forward_to_six_minutes_from_now(stage: Stage) -> None:
+    await add_site(stage)
+    first, former_of_id_tokens = await kids(stage.services)
+    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
+    waiting = (await root.ask("POST", "/keys/rotate")).json()
+    stage.clock.advance(minutes=10)
+    for body in (None, {}, {"at_once": False}):
+        assert (await root.ask("POST", "/keys/rotate", json=body)).json() == waiting
+    hastened = (await root.ask("POST", "/keys/rotate", json={"at_once": True})).json()
+    signs_from = stage.clock.now + SOON
+    assert hastened == {"kid": waiting["kid"], "signs_from": signs_from.isoformat().replace("+00:00", "Z")}
+    dates = await stage.rows.fetch("SELECT kid, activates_at, retires_at FROM signing_keys WHERE kid <> $1", first)
+    by_kid = {kid: times for kid, *times in dates}
+    assert by_kid.pop(former_of_id_tokens)[1] == signs_from + RETIRES_AFTER
+    assert list(by_kid.values()) == [[signs_from, None]] * 2
+    stage.clock.advance(minutes=1)
+    assert (await root.ask("POST", "/keys/rotate", json={"at_once": True})).json() == hastened
+    stage.clock.now = signs_from
+    assert kid_of(await stage.login()) == waiting["kid"]
+    assert await stage.rows.fetchval("SELECT retires_at FROM signing_keys WHERE kid = $1", first) == (
+        signs_from + RETIRES_AFTER
+    )
+
+
+async def test_a_new_key_signs_in_six_minutes_if_it_is_asked_for_at_once(stage: Stage) -> None:
+    rotated = await stage.services[KeyRing].rotate(at_once=True)
+    assert rotated.activates_at == stage.clock.now + SOON
+    assert SOON.total_seconds() >= JWKS_MAX_AGE_SECONDS + SEEN_WITHIN + CLOCKS_APART
+
+
+def previous_version_adds_or_moves_a_key(keys: list[StoredSigningKey], now: datetime) -> bool:
+    """The rule of the version before leads, which every replica of that version applies every five seconds."""
+    signing = next((key for key in reversed(keys) if key.activates_at <= now), keys[0])
+    waits = now < keys[-1].activates_at <= now + 2 * SOON
+    return not waits and abs(now - signing.created_at) >= timedelta(seconds=MAX_AGE)
+
+
+@pytest.mark.parametrize("age", [MAX_AGE - LEAD, MAX_AGE - LEAD // 2, MAX_AGE + LEAD])
+async def test_a_replica_of_the_previous_version_leaves_a_waiting_key_alone(stage: Stage, age: int) -> None:
+    services = await stage.make_services(signing_key_max_age=MAX_AGE)
+    stage.clock.advance(seconds=age)
+    for _ in range(2):
+        await services[KeyRing].refresh()
+        keys = list(await services.database.rows(PUBLISHED, now=stage.clock.now))
+        signs_from = keys[-1].activates_at
+        assert signs_from == stage.clock.now + timedelta(seconds=LEAD)
+        while stage.clock.now < signs_from + timedelta(seconds=MAX_AGE - LEAD):
+            assert not previous_version_adds_or_moves_a_key(keys, stage.clock.now)
+            stage.clock.advance(seconds=LEAD // 4)
 
 
 # The commands.
@@ -100,7 +190,8 @@ async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth:
     status, output, _ = await wxauth("keys", "rotate")
     kid, signs_from = output.strip().split(" signs from ")
     assert status == 0
-    assert datetime.fromisoformat(signs_from) - before >= timedelta(seconds=JWKS_MAX_AGE_SECONDS + SEEN_WITHIN)
+    assert datetime.fromisoformat(signs_from) - before >= timedelta(seconds=LEAD - 1)  # whole seconds are shown
+    assert await wxauth("keys", "rotate") == (0, output, ""), "nothing changes"
     listed = json.loads((await wxauth("keys", "list", "--json"))[1])["items"]
     assert [(key["kid"], key["state"]) for key in listed] == [(first, "signing"), (kid, "next")]
     assert (listed[1]["signs_from"], listed[1]["published_until"]) == (signs_from, None)
@@ -110,6 +201,9 @@ async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth:
         [first, "ES256", "signing"],
         [kid, "ES256", "next"],
     ]
+    hastened = json.loads((await wxauth("keys", "rotate", "--at-once", "--json"))[1])
+    assert hastened["kid"] == kid
+    assert timedelta() < datetime.fromisoformat(hastened["signs_from"]) - before <= SOON + timedelta(minutes=1)
 
 
 def test_a_worker_reads_the_keys_often_enough_to_know_a_change_within_15_seconds() -> None:

@@ -21,7 +21,7 @@ from wxauth.events import webhooks
 from wxauth.housekeeping import housekeeping
 from wxauth.import_export.importing import PAUSES_SECONDS
 from wxauth.keys import keyring
-from wxauth.keys.models import JWKS_MAX_AGE_SECONDS, SIGNS_AFTER
+from wxauth.keys.models import JWKS_MAX_AGE_SECONDS, SHORTEST_LEAD
 from wxauth.limits import queries as rates
 from wxauth.pictures import thumbnails
 from wxauth.pictures.avatars import MAX_FILE_BYTES
@@ -340,8 +340,13 @@ LIMITS = {
         "cli/keys",
         "checks/issuer",
     ),
-    "SIGNS_AFTER": said(
-        "keys/models", SIGNS_AFTER // MINUTE, r"sign (?:tokens )?(\w+) minutes later", "keys/routes", TEXTS
+    "SHORTEST_LEAD": said(
+        "keys/models",
+        SHORTEST_LEAD // MINUTE,
+        r"[Ss]ign (?:with the next key in )?(\w+) minutes",
+        "keys/routes",
+        "cli/keys",
+        TEXTS,
     ),
     "PAUSES_SECONDS": said(
         "import_export/importing", sum(PAUSES_SECONDS) // 60, r"retries for (\w+) minutes", "cli/import_export"

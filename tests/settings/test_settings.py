@@ -205,6 +205,7 @@ OWN_RULES = {
         *(f"redis://:{password}@redis" for password in UNENCODED),
         *(f"redis+cluster://:{password}@redis:6379" for password in UNENCODED),
     ],
+    "SIGNING_KEY_LEAD": ["359", "604801", ""],
     "LOGIN_RATE_LIMIT": ["600 per minute", "many/minute"],
     "RATE_LIMIT_EXEMPT": ["office.example", "*", "0.0.0.0/0"],
     "TRUSTED_PROXIES": ["proxy.internal", "10.0.0.0/33", "*,10.0.0.0/8", "0.0.0.0/0", "10.0.0.0/8,::/0"],
@@ -256,6 +257,7 @@ def test_a_wrong_value_of_each_setting_is_tried() -> None:
 
 
 AN_APP_ID = "must be an AppID, such as wx0123456789abcdef"
+TOO_LONG = "WXAUTH_SIGNING_KEY_LEAD: must be less than WXAUTH_SIGNING_KEY_MAX_AGE"
 BOTH = "WXAUTH_APP_ID and WXAUTH_APP_SECRET: must both be set, unless you use WXAUTH_APPS"
 
 
@@ -275,6 +277,8 @@ BOTH = "WXAUTH_APP_ID and WXAUTH_APP_SECRET: must both be set, unless you use WX
         ({"APPS": '[{"app_id": "wx…", "app_secret": "x"}]'}, [f"WXAUTH_APPS[0].app_id: {AN_APP_ID}"]),
         ({"APPS": None, "APP_ID": "wx1"}, [BOTH]),
         ({"APPS": None, "APP_SECRET": "hunter2"}, [BOTH]),
+        ({"SIGNING_KEY_LEAD": "3600", "SIGNING_KEY_MAX_AGE": "3600"}, [TOO_LONG]),
+        ({"SIGNING_KEY_LEAD": "604800", "SIGNING_KEY_MAX_AGE": "604799"}, [TOO_LONG]),
         ({"APP_SECRET": "hunter 2"}, ["WXAUTH_APP_SECRET: must not be empty or contain whitespace"]),
         (
             {"APP_ID": "wx1", "APP_SECRET": "hunter2"},
@@ -369,6 +373,10 @@ RIGHT: list[tuple[dict[str, str], str, object]] = [
     ({"LOGIN_RATE_LIMIT": ""}, "login_rate_limit", ""),
     ({"TRUSTED_PROXIES": ""}, "trusted_proxies", ()),
     ({"REDIS_URL": ""}, "redis_url", None),
+    *(
+        ({"SIGNING_KEY_MAX_AGE": age}, "signing_key_lead", lead)
+        for age, lead in (("7776000", 86400), ("86401", 86400), ("86400", 43200), ("3600", 1800))
+    ),
     ({"LOG_FORMAT": "JSON"}, "log_format", "json"),
     ({"APPS": ""}, "apps", ()),
 ]

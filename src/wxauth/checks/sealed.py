@@ -102,12 +102,11 @@ async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> 
 
 
 def judge_signing_keys(
-    keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
+    keys: Sequence[StoredSigningKey], sealer: Sealer, *, succeeded_after: timedelta, now: datetime
 ) -> CheckResult:
     """Return the result for the signing keys: which key signs now, and which key is next or when it will be created.
 
-    `keys` have the same algorithm, and are in the order in which they begin to sign. `max_age` is the age of the newest
-    key at which the service creates the next key.
+    `keys` have the same algorithm, and are in the order in which they begin to sign.
     """
     name = "signing_keys"
     if not keys:
@@ -137,7 +136,7 @@ def judge_signing_keys(
         )
     else:
         # If the next key is overdue, the service creates it when it next checks the keys.
-        time = _minute(max(now, newest.created_at + max_age))
+        time = _minute(max(now, newest.activates_at + succeeded_after))
         text = _("{n} published. {kid} signs now, and the next key is created at {time}", n=n, kid=kid, time=time)
     return good(name, text)
 

@@ -56,14 +56,19 @@ def list_command() -> None:
 
 
 @keys.command()
+@click.option(
+    "--at-once",
+    is_flag=True,
+    help="Sign with the next key in six minutes. Gateways that store keys for longer reject its tokens for a while.",
+)
 @json_option
-def rotate_command() -> None:
+def rotate_command(at_once: bool) -> None:
     """Publish a new key, which begins to sign tokens after every cache has had time to fetch it.
 
-    If a published key hasn't begun to sign tokens yet, no new key is created. If you have sites, the keys that sign
-    id_tokens are rotated too.
+    This takes WXAUTH_SIGNING_KEY_LEAD, a day by default. If a published key hasn't begun to sign tokens yet, no new key
+    is created. If you have sites, the keys that sign id_tokens are rotated too.
     """
-    key = _with_key_ring(lambda key_ring: key_ring.rotate(by=OPERATOR))
+    key = _with_key_ring(lambda key_ring: key_ring.rotate(at_once=at_once, by=OPERATOR))
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
     show(row, _("{kid} signs from {time}", kid=key.kid, time=to_the_second(key.activates_at)))
 

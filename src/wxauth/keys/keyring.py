@@ -26,6 +26,7 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import NotFound, StorageUnavailable
 from wxauth.keys.models import (
     RSA_ALGORITHM,
+    SHORTEST_LEAD,
     UNKNOWN_KEY,
     Keys,
     MakeKey,
@@ -53,6 +54,7 @@ NOT_READ: Final = "the signing keys have not been read yet"
 
 log = get_logger()
 Key = TypeVar("Key", bound=PrivateKey)
+_Question = Callable[[Keys, datetime], bool]  # about the keys that are stored, before and after they are locked
 
 
 class RsaKey(PrivateKey):
@@ -114,7 +116,7 @@ def sealed_row(key: PrivateKey, sealer: Sealer, now: datetime, activates_at: dat
         kid=key.kid,
         public_jwk=key.public_jwk,
         private_key=sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
-        created_at=now,
+        created_at=activates_at,
         activates_at=activates_at,
         retires_at=None,
     )
@@ -221,13 +223,18 @@ class KeyRing:
         public_jwk = await self.database.value(PUBLIC_HALF, alg=alg, kid=kid)
         return None if public_jwk is None else jwk.construct(public_jwk, alg)
 
+    @property
+    def _lead(self) -> timedelta:
+        return timedelta(seconds=self.settings.signing_key_lead)
+
     async def refresh(self) -> None:
         """Read the stored keys, and add a key for each algorithm in use that needs one.
 
         Raises: CannotOpen, if all keys of an algorithm were encrypted with another `WXAUTH_SECRET_KEY`.
         """
         max_age = timedelta(seconds=self.settings.signing_key_max_age)
-        await self._read_and_add(lambda stored, now: is_due(stored, now, max_age=max_age))
+        lead = self._lead
+        await self._read_and_add(lambda stored, now: is_due(stored, now, max_age=max_age, lead=lead), lead=lead)
 
     async def refresh_for_first_site(self) -> None:
         """Refresh if there is a site but no key for id_tokens, because the first site may just have been added.
@@ -255,13 +262,18 @@ class KeyRing:
         # With `abs`, a clock that was set back does not prolong the pause.
         return failed_at is not None and abs(self.clock() - failed_at) < timedelta(seconds=REFRESH_PAUSE_SECONDS)
 
-    async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
+    async def rotate(self, *, at_once: bool = False, by: Actor | None = None) -> StoredSigningKey:
         """Add a key for each algorithm in use that has no next key. Return the newest key of access tokens.
 
-        A new key begins to sign when every cache has had time to fetch the key. The audit trail records only the
-        addition of the key of access tokens, and only if `by` is given.
+        A new key begins to sign when every cache has had time to fetch the key. With `at_once`, only caches that obey
+        the response's `max-age` have this time, and a key that already waits is brought forward. The audit trail
+        records only changes of the keys of access tokens, and only if `by` is given.
         """
-        await self._read_and_add(lambda stored, now: not has_next(stored, now), by=by)
+        if at_once:
+            lead = SHORTEST_LEAD
+            await self._read_and_add(lambda stored, now: not has_next(stored, now, within=lead), lead=lead, by=by)
+        else:
+            await self._read_and_add(lambda stored, now: not has_next(stored, now), lead=self._lead, by=by)
         return self._access_token_keys.opened_rows[-1]
 
     async def withdraw(self, kid: str, *, by: Actor) -> StoredSigningKey:
@@ -275,7 +287,7 @@ class KeyRing:
         # With a wrong secret key, this call raises an error before a new key is encrypted.
         key_set.replace(keys_for(alg, published), self.sealer, now)
         async with self._changing(key_set, now) as change:
-            after = without_key(change.before, kid, change.make, now=now)
+            after = without_key(change.before, kid, change.make, now=now, lead=self._lead)
             await store_keys(change.transaction, change.before, after)
             await record_event(change.transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
         return signing_key_of(key_set.opened_rows, now)
@@ -297,7 +309,7 @@ class KeyRing:
         except Exception:  # for example a bug. A process that stopped reading would still accept withdrawn keys.
             log.exception("signing_keys_not_read")
 
-    async def _read_and_add(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
+    async def _read_and_add(self, wants_another: _Question, *, lead: timedelta, by: Actor | None = None) -> None:
         now = self.clock()
         published = await self.database.rows(PUBLISHED, now=now)
         for key_set in self._key_sets:
@@ -309,19 +321,19 @@ class KeyRing:
                 continue
             if wants_another(stored, now):
                 recorded_actor = by if key_set is self._access_token_keys else None
-                await self._add(key_set, wants_another, by=recorded_actor, now=now)
+                await self._add(key_set, wants_another, lead=lead, by=recorded_actor, now=now)
 
     async def _may_issue_id_tokens(self) -> bool:
         # With client documents, a client can become a site without registration.
         return bool(self.settings.client_documents) or bool(await self.database.value(HAS_SITES))
 
     async def _add(
-        self, key_set: KeySet[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
+        self, key_set: KeySet[Any], wants_another: _Question, *, lead: timedelta, by: Actor | None, now: datetime
     ) -> None:
         async with self._changing(key_set, now) as change:
             is_added = wants_another(change.before, now)  # another process may have added the key before the lock
             if is_added:
-                after = rotated(change.before, change.make, now=now)
+                after = rotated(change.before, change.make, now=now, lead=lead)
                 await store_keys(change.transaction, change.before, after)
                 if by is not None:
                     data = {"kid": after[-1].kid}

@@ -15,6 +15,7 @@ from sqlmodel import Field, SQLModel
 
 from wxauth.core.models import TIME
 from wxauth.errors import NotFound
+from wxauth.settings.settings import LONGEST_KEY_LEAD
 
 
 class StoredSigningKey(SQLModel):
@@ -28,6 +29,8 @@ class StoredSigningKey(SQLModel):
     kid: str = Field(sa_type=Text)
     public_jwk: dict[str, Any] = Field(sa_type=JSONB)
     private_key: bytes = Field(sa_type=BYTEA, repr=False)  # PKCS#8, encrypted; empty after the key has retired
+    # Only the previous version reads this date. It makes a successor, which signs six minutes later, as soon as the
+    # signing key's date is `SIGNING_KEY_MAX_AGE` ago, so the date is set anew when a successor begins to wait.
     created_at: datetime = Field(sa_type=TIME)
     # The key begins to sign at this time. It is published earlier, so that verifiers know it.
     activates_at: datetime = Field(sa_type=TIME)
@@ -53,11 +56,12 @@ LONGEST_TOKEN_TTL_SECONDS: Final = 86400
 # `JWKS_MAX_AGE_SECONDS` after that. The clocks of replicas and other services may differ by 30 s, and 15 s are a
 # reserve for slow reads.
 _UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE_SECONDS + 60)
-SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
+SHORTEST_LEAD: Final = _UNTIL_ALL_KNOW
 # The time from the moment at which a key's successor begins to sign until the key retires.
 RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL_SECONDS) + _UNTIL_ALL_KNOW
-# A key that begins to sign later was created by a replica whose clock was ahead, so it is not the next key.
-_MAX_WAIT: Final = 2 * SIGNS_AFTER
+# A key that begins to sign later was created by a replica whose clock was ahead, so it is not the next key. Any lead
+# that `SIGNING_KEY_LEAD` allows counts, because another replica may have another setting.
+_MAX_WAIT: Final = timedelta(seconds=LONGEST_KEY_LEAD) + _UNTIL_ALL_KNOW
 
 Keys = Sequence[StoredSigningKey]  # of an algorithm, the oldest first
 MakeKey = Callable[[datetime], StoredSigningKey]  # takes the time at which the key begins to sign
@@ -90,38 +94,44 @@ def key_state(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
     return KeyState.NEXT if key.activates_at > now else KeyState.FORMER
 
 
-def has_next(keys: Keys, now: datetime) -> bool:
-    """Return whether there is a published key that will begin to sign within minutes."""
-    return bool(keys) and now < keys[-1].activates_at <= now + _MAX_WAIT
+def has_next(keys: Keys, now: datetime, *, within: timedelta = _MAX_WAIT) -> bool:
+    """Return whether there is a published key that will begin to sign by itself."""
+    return bool(keys) and now < keys[-1].activates_at <= now + within
 
 
-def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
-    """Return whether a key must be created."""
+def is_due(keys: Keys, now: datetime, *, max_age: timedelta, lead: timedelta) -> bool:
+    """Return whether a key must be created, so that no key signs for longer than `max_age`."""
     if not keys:
         return True
-    # A replica with a wrong clock may have stored a creation time in the future. Because of `abs`, such a key is also
-    # due to be replaced, if this time is at least `max_age` ahead.
-    return not has_next(keys, now) and abs(now - signing_key_of(keys, now).created_at) >= max_age
+    # A replica with a wrong clock may have stored a time in the future. Because of `abs`, such a key is also due to be
+    # replaced, if this time is far enough ahead.
+    return not has_next(keys, now) and abs(now - signing_key_of(keys, now).activates_at) >= max_age - lead
 
 
-def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
-    """Return the keys with a next key added. If there are no keys, return one key that signs at once.
+def rotated(keys: Keys, make: MakeKey, *, now: datetime, lead: timedelta) -> Keys:
+    """Return the keys with a next key that signs after `lead`. If there are no keys, return one that signs at once.
 
-    Keys that a replica with a clock far ahead has created become active now. If the last key is one of them, it becomes
-    the next key instead, with new dates, unless it is the only key.
+    A waiting key becomes the next key instead, with new dates, unless it is the only key. Other keys that a replica
+    with a clock far ahead has created become active now.
     """
     if not keys:
         return [make(now)]
     current = signing_key_of(keys, now)
-    kids_ahead = {key.kid for key in keys if key.activates_at > now + _MAX_WAIT}
-    corrected = [_activating_at(key, now) if key.kid in kids_ahead else key for key in keys]
+
+    def corrected(key: StoredSigningKey) -> StoredSigningKey:
+        if key.activates_at > now + _MAX_WAIT:
+            return _activating_at(key, now)
+        return _activating_at(key, min(key.activates_at, now + lead)) if key.activates_at > now else key
+
     # The last key can become the next key only if another key signs until then.
-    if len(keys) > 1 and keys[-1].kid in kids_ahead:
-        return _with_successor(corrected[:-1], _activating_at(corrected[-1], now + SIGNS_AFTER), signer=current)
-    return _with_successor(corrected, make(now + SIGNS_AFTER), signer=current)
+    if len(keys) > 1 and keys[-1].activates_at > now:
+        others, successor = keys[:-1], _activating_at(keys[-1], now + lead)
+    else:
+        others, successor = keys, make(now + lead)
+    return _with_successor([corrected(key) for key in others], successor, signer=current, now=now)
 
 
-def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
+def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime, lead: timedelta) -> Keys:
     """Return the keys without the key that has this kid.
 
     If the withdrawn key was the signing key, the next key signs at once or, if there is no next key, a new key. If the
@@ -136,16 +146,18 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     match key_state(withdrawn, keys, now):
         case KeyState.SIGNING:
             if not others or others[-1].activates_at <= now:
-                return _with_successor(others, make(now))
+                return _with_successor(others, make(now), now=now)
             # All later keys become active, and the last key signs.
             active = [_activating_at(key, now) if key.activates_at > now else key for key in others]
-            return _with_successor(active[:-1], active[-1])
+            return _with_successor(active[:-1], active[-1], now=now)
         case KeyState.NEXT if not has_next(others, now):
-            return rotated(others, make, now=now)
+            return rotated(others, make, now=now, lead=lead)
     return others
 
 
-def _with_successor(keys: Keys, successor: StoredSigningKey, *, signer: StoredSigningKey | None = None) -> Keys:
+def _with_successor(
+    keys: Keys, successor: StoredSigningKey, *, signer: StoredSigningKey | None = None, now: datetime
+) -> Keys:
     """Let the successor begin to sign, and the other keys retire `RETIRES_AFTER` later, unless they retire earlier.
 
     The `signer` never retires earlier, because its tokens must have expired by then.
@@ -157,12 +169,10 @@ def _with_successor(keys: Keys, successor: StoredSigningKey, *, signer: StoredSi
         is_signer = signer is not None and key.kid == signer.kid
         if retires_earlier and not is_signer:
             return key
-        return key.model_copy(update={"retires_at": retires_at})
+        return key.model_copy(update={"retires_at": retires_at, "created_at": now if is_signer else key.created_at})
 
     return [*(retiring(key) for key in keys), successor]
 
 
 def _activating_at(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:
-    """Return a copy that begins to sign then. A later `created_at`, from a clock that was ahead, is corrected, too."""
-    dates = {"created_at": min(key.created_at, activates_at), "activates_at": activates_at, "retires_at": None}
-    return key.model_copy(update=dates)
+    return key.model_copy(update={"created_at": activates_at, "activates_at": activates_at, "retires_at": None})

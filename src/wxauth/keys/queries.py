@@ -30,7 +30,6 @@ INSERT INTO signing_keys ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" f
 """)
 _CHANGE_DATES: Final = Statement[Nothing]("""
 UPDATE signing_keys
-   -- `created_at` changes only if a clock was ahead when the key was created (`_activating_at` in `keys/models.py`).
    SET created_at = :created_at, activates_at = :activates_at, retires_at = :retires_at
  WHERE id = :id
 """)

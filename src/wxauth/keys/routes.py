@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import Depends
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, Field, StrictBool, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -21,6 +21,7 @@ from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.answers import cacheable_response
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.web.direct import Router
+from wxauth.web.schemas import body_like
 from wxauth_guard.errors import KeysUnavailable
 
 router = Router("keys")
@@ -46,6 +47,16 @@ class KeysAnswer(TypedDict):
         Field(description="The RS256 keys, if there are websites; the oldest first.", examples=[[]]),
     ]
     next_cursor: None  # always, because the list has only one page
+
+
+class RotateKeysRequest(BaseModel):
+    """The options for rotating the keys."""
+
+    model_config = body_like({"at_once": True})
+
+    at_once: StrictBool = Field(
+        default=False, description="Sign with the next key in six minutes, which is too soon for some API gateways."
+    )
 
 
 class RotatedKeysAnswer(TypedDict):
@@ -105,13 +116,17 @@ async def list_keys(_administrator: AdministratorDep, database: DatabaseDep, clo
 
 
 @admin_router.post("/v1/admin/keys/rotate", summary=_("Rotate the signing key"))
-async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> RotatedKeysAnswer:
-    """Publish a new key for access tokens and, if there are websites, one for id_tokens. They sign six minutes later.
+async def rotate_key(
+    administrator: FreshAdministratorDep, keys: KeyRingDep, body: RotateKeysRequest | None = None
+) -> RotatedKeysAnswer:
+    """Publish a new key for access tokens and, if there are websites, one for id_tokens.
 
-    Other services fetch the keys automatically. If there is already a next key of one kind, no other key of this kind
-    is created. The response describes the next key of access tokens.
+    They sign after `SIGNING_KEY_LEAD`, by default a day later. With `at_once`, they sign six minutes later. Other
+    services fetch the keys automatically. If there is already a next key of one kind, no other key of this kind is
+    created, and the next key keeps its time, unless `at_once` is true. The response describes the next key of access
+    tokens.
     """
-    key = await keys.rotate(by=administrator)
+    key = await keys.rotate(at_once=body is not None and body.at_once, by=administrator)
     return {"kid": key.kid, "signs_from": key.activates_at}
 
 

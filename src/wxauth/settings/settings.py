@@ -26,6 +26,9 @@ WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"  # if wxauth cannot co
 _HOUR: Final = 3600  # seconds
 _DAY: Final = 24 * _HOUR
 
+SHORTEST_KEY_LEAD: Final = 360  # seconds (`_UNTIL_ALL_KNOW` in `keys/models.py`)
+LONGEST_KEY_LEAD: Final = 7 * _DAY
+
 _DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
 _DEFAULT_AUDIENCE: Final = "wxauth"
 _DEFAULT_REGION: Final = "CN"
@@ -105,6 +108,10 @@ class Settings(DatabaseSettings):
     session_max_age: types.Seconds = 365 * _DAY
     refresh_reuse_grace: types.AnySeconds = 60
     signing_key_max_age: Annotated[types.Seconds, Field(ge=_HOUR)] = 90 * _DAY
+    # By default a day, in which most caches fetch the key, but less than the age.
+    signing_key_lead: Annotated[types.Seconds, Field(ge=SHORTEST_KEY_LEAD, le=LONGEST_KEY_LEAD)] = Field(
+        None, validate_default=True
+    )
 
     wechat_base_url: urls.SecureUrl = WECHAT_URL
     wechat_fallback_url: types.OrNone[urls.SecureUrl] = Field(None, validate_default=True)
@@ -190,6 +197,21 @@ class Settings(DatabaseSettings):
                 text = _("push_forward for {app_id} in WXAUTH_APPS must not point to wxauth itself", app_id=app.app_id)
                 raise WrongValue(text)
         return issuer
+
+    @field_validator("signing_key_lead", mode="before")
+    @classmethod
+    def _default_lead(cls, value: object, info: ValidationInfo) -> object:
+        if value is None:
+            max_age = info.data.get("signing_key_max_age", LONGEST_KEY_LEAD)
+            return _DAY if max_age > _DAY else max(SHORTEST_KEY_LEAD, max_age // 2)
+        return value
+
+    @field_validator("signing_key_lead")
+    @classmethod
+    def _lead_below_age(cls, lead: int, info: ValidationInfo) -> int:
+        if lead >= info.data.get("signing_key_max_age", lead + 1):
+            raise WrongValue(_("must be less than {name}", name="WXAUTH_SIGNING_KEY_MAX_AGE"))
+        return lead
 
     @field_validator("sign_up_hook_secret")
     @classmethod

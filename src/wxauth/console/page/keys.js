@@ -2,18 +2,21 @@
 
 import { get, post } from './api.js'
 import { h } from './dom.js'
-import { actionButton, code, menu, confirmAction, confirmingButtonFor, tag, time, toast } from './parts.js'
+import { actionButton, code, menu, confirmAction, confirmingButtonFor, field, tag, time, toast } from './parts.js'
 import { searchedList } from './search.js'
 import { text } from './texts.js'
 
 export function showKeys(main, { query }) {
-  const changeKeys = async (path) => {
-    await post(path)
+  const changeKeys = async (path, values) => {
+    await post(path, values)
     toast(text('done'))
     reload()
   }
-  const rotate = () =>
-    confirmAction(text('rotateTitle'), text('sureRotate'), 'rotate', () => changeKeys('/keys/rotate'))
+  const rotate = () => {
+    const fields = [field({ name: 'at_once', label: text('signSoon'), hint: text('signSoonHint'), type: 'checkbox' })]
+    const submit = (values) => changeKeys('/keys/rotate', values)
+    confirmAction(text('rotateTitle'), text('sureRotate'), 'rotate', submit, fields)
+  }
   const withdraw = (kid, state) => {
     const kind = state === 'signing' ? 'small danger' : 'small'
     const path = `/keys/${encodeURIComponent(kid)}/withdraw`
