@@ -41,7 +41,7 @@ public final class Orders {
                     break;
                 case "/staff":
                     if (user.roles.contains("staff")) send(exchange, user);
-                    else refuse(exchange, 403, "insufficient_role", "Bearer error=\"insufficient_scope\"");
+                    else refuse(exchange, 403, "insufficient_role", null);
                     break;
                 default:
                     send(exchange, 404, "{\"status\": 404, \"code\": \"not_found\"}");

@@ -285,9 +285,11 @@ def test_it_admits_those_whom_wxauths_own_tokens_are_for(service: Service, wxaut
             with sweep.case(name):
                 answers = [service.ask(token, path) for path in ("/whoami", "/staff", "/orders")]
                 assert tuple(answer.status_code for answer in answers) == admitted.get(name, (401, 401, 401))
+                # If the service lets the token in, the user lacks a role, and a new token would not help.
+                challenge = "" if answers[0].status_code == 200 else 'Bearer error="insufficient_scope"'
                 for answer in answers:
                     if answer.status_code == 403:
-                        assert challenge_of(answer).partition(",")[0] == 'Bearer error="insufficient_scope"'
+                        assert challenge_of(answer).partition(",")[0] == challenge
     assert service.ask(wxauth.own["staff"]).json()["sub"] == part(wxauth.own["staff"], 1)["sub"]
 
 

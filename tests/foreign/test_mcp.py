@@ -6,8 +6,10 @@ They use the official MCP SDKs and an authority that approves at once.
 import asyncio
 import json
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from runpy import run_path
 from typing import Any, ClassVar
@@ -16,8 +18,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 import httpx2
 import pytest
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
+from mcp.server.mcpserver import MCPServer
 from mcp.shared.auth import AuthorizationCodeResult
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -31,6 +34,7 @@ from tests.processes import Running, free_port, run, until
 from tests.programs import needs_node
 from tests.serving import serving
 from tests.world import bearer
+from wxauth_guard import BearerGuard, BearerMiddleware
 from wxauth_guard.testing import TestIssuer
 
 pytestmark = [pytest.mark.process, pytest.mark.node, pytest.mark.slow]
@@ -180,6 +184,63 @@ def test_a_server_refuses_pages_of_other_sites(authority: Authority, header: dic
 
     assert status() == 200
     assert status(**header) in (403, 421)
+
+
+# A role that a user lacks, and scopes that one service of several needs.
+
+
+class Page:
+    """The agent's own page, for a user who approves everything at once."""
+
+    redirect_uri = "http://127.0.0.1:1/callback"
+
+    async def open(self, url: str) -> None:
+        async with httpx.AsyncClient(trust_env=False) as browser:
+            self.at = (await browser.get(url)).headers["location"]
+
+    async def code(self) -> AuthorizationCodeResult:
+        return AuthorizationCodeResult(**dict(parse_qsl(urlsplit(self.at).query)))
+
+
+@pytest.mark.parametrize(
+    ("roles", "needed", "asked", "calls"),
+    [
+        (["clerk"], ["orders:read"], "orders:read", 0),
+        (["clerk"], [], "orders:read orders:write", 0),
+        ([], ["orders:write"], "orders:write", 3),
+    ],
+)
+async def test_a_user_is_asked_once_for_the_needed_scopes_and_never_for_a_role(
+    tmp_path: Path, roles: list[str], needed: list[str], asked: str, calls: int
+) -> None:
+    authority, mcp = Authority(), MCPServer("orders")
+
+    @mcp.tool()
+    def refund() -> str:
+        return "refunded"
+
+    with serving(authority.app) as url, socket.create_server(("127.0.0.1", 0)) as listener:
+        resource = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+        authority.at(url, resource, tmp_path)
+        guard = BearerGuard(url, resource, scopes=needed)
+        app = mcp.streamable_http_app(stateless_http=True, streamable_http_path="/mcp")
+        app.routes.append(guard.metadata_route(scopes_supported=["orders:read", "orders:write"]))
+        auth = run_path(str(EXAMPLE / "client.py"))["provider"](resource, DOCUMENT, None, Page())
+
+        async def use() -> None:
+            async with (
+                httpx2.AsyncClient(auth=auth, trust_env=False) as http,
+                Client(streamable_http_client(resource, http_client=http)) as client,
+            ):
+                for _ in range(calls):
+                    assert "refunded" in str((await client.call_tool("refund", {})).content)
+
+        with serving(BearerMiddleware(app, guard, roles=roles), at=listener):
+            for _ in range(3):
+                with nullcontext() if calls else pytest.RaisesGroup(MCPError, flatten_subgroups=True):
+                    await use()
+    approvals = [each["scope"] for each in authority.asked if "response_type" in each]
+    assert approvals == [asked]
 
 
 # Agents with a real wxauth.

@@ -190,7 +190,7 @@ async def test_a_token_must_have_each_role(guarded: Guarded, demanded: Any, held
     said = await opening(guarded.app(roles=demanded), "/ws", token=token)
     if status == 403:
         problem_of(answer, "insufficient_role", 403)
-        assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+        assert "www-authenticate" not in answer.headers
         assert said == [{"type": "websocket.close", "code": 1008, "reason": "insufficient_role"}]
     else:
         assert answer.json() == {"of": str(USER_ID)}
@@ -344,12 +344,15 @@ async def test_the_lifespan_is_the_apps_own(guard: BearerGuard) -> None:
 async def test_a_real_server_refuses_a_websocket_with_the_handshakes_status(guarded: Guarded) -> None:
     with serving(guarded.app(roles=["admin"])) as url:
         url, issuer = url.replace("http", "ws") + "/ws", guarded.issuer
-        for token, status, code in (("nonsense", 401, "invalid_token"), (issuer.token(), 403, "insufficient_role")):
+        for token, status, code, challenge in (
+            ("nonsense", 401, "invalid_token", 'Bearer error="invalid_token"'),
+            (issuer.token(), 403, "insufficient_role", None),
+        ):
             with pytest.raises(websockets.InvalidStatus) as refusal:
                 await websockets.connect(url, additional_headers={"Authorization": f"Bearer {token}"}, proxy=None)
             response = refusal.value.response
             assert (response.status_code, json.loads(response.body)["code"]) == (status, code)
-            assert response.headers["www-authenticate"].startswith("Bearer error=")
+            assert response.headers.get("www-authenticate") == challenge
         headers = {"Authorization": f"Bearer {issuer.token('admin')}"}
         async with websockets.connect(url, additional_headers=headers, proxy=None) as socket:
             assert await socket.recv() == "openid-alice"

@@ -379,7 +379,7 @@ async def test_the_example_guards_its_routes(framework: str) -> None:
                     assert answer.status_code == 403
                 else:
                     problem_of(answer, "insufficient_role", 403)
-                    assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+                    assert "www-authenticate" not in answer.headers
             with sweep.case("the role"):
                 answer = await client.delete("/orders/7", headers=issuer.headers(roles=["clerk"]))
                 assert answer.status_code == 204

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.clock import PATIENCE
-from tests.guard.fakes import client_of
+from tests.guard.fakes import USER_ID, client_of
 from tests.guard.guarded_apps import fastapi_app, plain_app
 from tests.guard.hostile import decode
 from tests.guard.wsgi_apps import who
@@ -92,17 +92,30 @@ async def test_a_guard_needs_every_scope_wherever_it_is_used(
 
 @pytest.mark.parametrize("served", [by_fastapi, by_asgi, by_wsgi])
 @pytest.mark.requirement("rfc9728-5.1")
-async def test_a_401_names_the_metadata_and_no_scope(
+async def test_a_401_names_the_metadata_and_the_scopes_that_a_token_needs(
     served: Callable[[BearerGuard], Ask], guard: BearerGuard, issuer: TestIssuer
 ) -> None:
-    ask = served(guard.requires("orders:write"))
-    for headers, challenge in (
-        ({}, f"Bearer {METADATA}"),
-        (bearer("nonsense"), f'Bearer error="invalid_token", {METADATA}'),
-        (issuer.headers(expires_in=-31), f'Bearer error="invalid_token", {METADATA}'),
-    ):
-        answer = await ask(httpx.Headers(headers))
-        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, challenge)
+    banned = issuer.headers(scope="orders:read orders:write", user_id=USER_ID)
+    issuer.ban(USER_ID)
+    with Sweep() as sweep:
+        for guards, scope in (
+            (issuer.guard(), ""),
+            (guard, 'scope="orders:read", '),
+            (guard.requires("orders:write", "a"), 'scope="a orders:read orders:write", '),
+            (issuer.guard(websites=True, scopes="orders:read"), 'scope="orders:read", '),
+        ):
+            for headers, error in (
+                ({}, ""),
+                (bearer("nonsense"), 'error="invalid_token", '),
+                (issuer.headers(expires_in=-31), 'error="invalid_token", '),
+            ):
+                with sweep.case(scope, headers):
+                    answer = await served(guards)(httpx.Headers(headers))
+                    challenge = f"Bearer {error}{scope}{METADATA}"
+                    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, challenge)
+    answer = await served(guard.requires("orders:write").current)(httpx.Headers(banned))
+    challenge = f'Bearer error="invalid_token", scope="orders:read orders:write", {METADATA}'
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, challenge)
 
 
 @pytest.mark.parametrize(

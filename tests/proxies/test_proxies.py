@@ -440,7 +440,7 @@ async def test_a_path_demands_every_role_that_it_names(proxy: Proxy) -> None:
                     assert identity_in(answer.json()["headers"]) == identity_of(tokens[roles], ",".join(roles))
                 else:
                     problem_of(answer, "insufficient_role", 403)
-                    assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+                    assert "www-authenticate" not in answer.headers
                     assert proxy.passed == []
                 problem_of(await proxy.ask(path, {}), "missing_token", 401)
 

@@ -219,7 +219,7 @@ async def test_verify_demands_every_role_that_is_asked_for(asker: Asker, roles: 
         assert (answer.status_code, answer.headers["x-auth-roles"]) == (200, roles.strip("{}"))
     else:
         problem_of(answer, "insufficient_role", status)
-        assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+        assert "www-authenticate" not in answer.headers
         assert not [name for name in answer.headers if name.startswith("x-auth-")]
 
 

@@ -165,7 +165,7 @@ async def test_staff_may_do_what_their_role_allows_and_nobody_else_may(stage: St
             with sweep.case(operation):
                 answer = await operation.ask(client, content=b"{", headers=bearer(alice))
                 problem_of(answer, "insufficient_role", 403)
-                assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+                assert "www-authenticate" not in answer.headers
                 answer = await operation.ask(client, content=b"{", headers=bearer(sue.answer))
                 assert (answer.status_code != 403) == operation.is_for_support, answer.text
 

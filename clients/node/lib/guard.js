@@ -90,13 +90,13 @@ class BearerGuard {
     return this.#allowsScope ? '?websites=true' : ''
   }
 
-  /** Logs why a check refuses a token, and adds the URL of the resource's metadata to the refusal. */
+  /** Logs why a check refuses a token, and completes the refusal. */
   async #explaining(check, seconds) {
     try {
       return await check
     } catch (refusal) {
       this.#logCause(refusal, seconds)
-      throw this.#withMetadataUrl(refusal)
+      throw this.#completed(refusal)
     }
   }
 
@@ -150,9 +150,8 @@ class BearerGuard {
     const needed = [...new Set([...this.#scopes, ...checkedScopes(scopes)])].sort()
     if (this.#options.websites && !Object.hasOwn(user.claims, 'scope')) return
     if (needed.every((scope) => user.scope.includes(scope))) return
-    const scope = needed.join(' ')
-    const refusal = new AuthError('insufficient_scope', `this request requires the scope ${scope}`)
-    throw this.#withMetadataUrl(challengeWith(refusal, { scope }))
+    const refusal = new AuthError('insufficient_scope', `this request requires the scope ${needed.join(' ')}`)
+    throw this.#completed(refusal, needed)
   }
 
   resourceMetadata({ scopesSupported, resourceName } = {}) {
@@ -171,20 +170,22 @@ class BearerGuard {
     return this.#metadata.path
   }
 
-  /**
-   * Returns the token in a request's header. If there is none, the refusal names the URL of the resource's metadata.
-   */
+  /** Returns the token in a request's header. */
   #tokenOf(request) {
     try {
       return bearerToken(request)
     } catch (refusal) {
-      throw this.#withMetadataUrl(refusal)
+      throw this.#completed(refusal)
     }
   }
 
-  /** Adds the URL of the resource's metadata, if there is one, to a refusal with a challenge. Returns the refusal. */
-  #withMetadataUrl(refusal) {
-    return challengeWith(refusal, { resource_metadata: this.#metadata?.url })
+  /**
+   * Adds the scopes that a new token needs, and the URL of the resource's metadata, to a refusal with a challenge.
+   * Returns the refusal.
+   */
+  #completed(refusal, scopes = refusal.status === 401 ? this.#scopes : []) {
+    const scope = [...new Set(scopes)].sort().join(' ')
+    return challengeWith(refusal, { scope, resource_metadata: this.#metadata?.url })
   }
 
   [trust](other) {

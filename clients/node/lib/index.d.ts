@@ -74,7 +74,7 @@ export interface GuardOptions {
    * does a refusal for a missing scope.
    */
   audience?: string
-  /** The required scopes. The token must contain all of them. */
+  /** The required scopes. The token must contain all of them, and a 401 names them. */
   scopes?: string | readonly string[] | undefined
   /**
    * Whether to accept the tokens of the operator's own apps as well as those of websites and agents. `scopes`,

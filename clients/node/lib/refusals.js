@@ -25,7 +25,7 @@ const REFUSALS = {
     status: 403,
     en: "You don't have permission to do this.",
     zh: '你没有权限进行此操作。',
-    challenge: 'Bearer error="insufficient_scope"',
+    // Without a challenge, because at `insufficient_scope` an agent asks its user for another approval.
   },
   insufficient_scope: {
     status: 403,

@@ -85,7 +85,7 @@ for (const [name, start] of Object.entries(frameworks)) {
     test('a request fails with 403 only if the user lacks the role', async () => {
       const answer = await erase(issuer.headers({ roles: ['clerks'] }))
       assert.deepEqual([answer.status, (await answer.json()).code], [403, 'insufficient_role'])
-      assert.equal(answer.headers.get('www-authenticate'), 'Bearer error="insufficient_scope"')
+      assert.equal(answer.headers.get('www-authenticate'), null)
       assert.ok((await erase(issuer.headers({ roles: ['auditor', 'clerk'] }))).ok)
       assert.equal((await erase()).status, 401)
     })

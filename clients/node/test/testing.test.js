@@ -83,6 +83,14 @@ test('a guard made by requires also needs these scopes, and shares its keys with
     assert.equal(status, 403)
     assert.match(headers['WWW-Authenticate'], /^Bearer error="insufficient_scope", scope="orders:read orders:write", res/)
   }
+  for (const [asked, scope] of [[writing, 'orders:read orders:write'], [guard, 'orders:read'], [issuer.guard(), '']]) {
+    const scopes = scope && `scope="${scope}", `
+    for (const [headers, error] of [[{}, ''], [{ authorization: 'Bearer x' }, 'error="invalid_token", ']]) {
+      const { status, challenge } = await asked.user({ headers }).catch((refusal) => refusal)
+      const metadata = 'https://mcp.example.com/.well-known/oauth-protected-resource/mcp'
+      assert.deepEqual([status, challenge], [401, `Bearer ${error}${scopes}resource_metadata="${metadata}"`])
+    }
+  }
   const user = await guard.verify(issuer.token({ scope: 'orders:read' }))
   guard.checkScopes(user)
   assert.throws(() => guard.checkScopes(user, 'orders:write'), { code: 'insufficient_scope', status: 403 })

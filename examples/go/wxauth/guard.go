@@ -154,7 +154,7 @@ func (g Guard) Caller(r *http.Request, roles ...string) (*User, *Refusal) {
 	}
 	for _, role := range roles {
 		if !slices.Contains(user.Roles, role) {
-			return nil, &Refusal{http.StatusForbidden, "insufficient_role", `Bearer error="insufficient_scope"`}
+			return nil, &Refusal{http.StatusForbidden, "insufficient_role", ""}
 		}
 	}
 	return user, nil

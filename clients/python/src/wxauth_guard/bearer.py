@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlencode, urlsplit
 
@@ -68,7 +69,7 @@ class Guard:
         audience: The audience that `aud` must name. It can be the URL of a resource that the issuer's setting
             `RESOURCES` lists. In this case, `WWW-Authenticate` names the resource's metadata in a 401 and in a refusal
             for a missing scope.
-        scopes: The scopes that the token must have. All of them are required.
+        scopes: The scopes that the token must have. All of them are required, and a 401 names them.
         websites: Whether to accept the tokens of the operator's own apps as well as those of websites and agents.
             `scopes`, `requires` and `check_scopes` then bind only tokens that have a scope.
         or_offline: Whether `current` accepts a token by its signature while wxauth is unreachable. The user's
@@ -223,7 +224,7 @@ class Guard:
             return None
 
     def bearer_token(self, *authorizations: str | None) -> str:
-        """Return the token as the function `bearer_token` does. MissingToken also names the resource's metadata."""
+        """Return the token as the function `bearer_token` does. MissingToken also names scopes and metadata."""
         with self._completing_refusals():
             return bearer_token(*authorizations)
 
@@ -246,7 +247,7 @@ class Guard:
         if self._websites and "scope" not in principal.claims:
             return
         if not needed <= principal.scope:
-            scope = " ".join(sorted(needed))  # in a fixed order, so that equal refusals have equal texts
+            scope = _joined(needed)
             with self._completing_refusals():
                 raise InsufficientScope(f"this request requires the scope {scope}", scope=scope)
 
@@ -310,6 +311,8 @@ class Guard:
             raise
 
     def _complete(self, refusal: BearerError) -> None:
+        if refusal.status == HTTPStatus.UNAUTHORIZED:
+            refusal.scope = _joined(self._scopes)
         if self._metadata_path is not None:
             parts = urlsplit(self._audience)
             refusal.resource_metadata = f"{parts.scheme}://{parts.netloc}{self._metadata_path}"
@@ -381,6 +384,10 @@ def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
 
 def _as_set(names: Iterable[str]) -> frozenset[str]:
     return frozenset([names] if isinstance(names, str) else names)
+
+
+def _joined(scopes: frozenset[str]) -> str:
+    return " ".join(sorted(scopes))  # in a fixed order, so that equal refusals have equal texts
 
 
 def _checked_scopes(scopes: Iterable[str]) -> list[str]:

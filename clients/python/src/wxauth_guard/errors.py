@@ -95,7 +95,7 @@ class BearerError(WxAuthError):
     """The access token is missing, invalid or insufficient (RFC 6750, section 3)."""
 
     bearer_error: ClassVar[str | None] = None  # RFC 6750, section 3.1; None if the request has no token
-    scope: str = ""
+    scope: str = ""  # the scopes that a new token needs, so that a client asks for no others
     resource_metadata: str | None = None  # RFC 9728, section 5.1; None if the guard has no resource
 
     def headers(self) -> dict[str, str]:
@@ -138,11 +138,13 @@ class SessionRevoked(InvalidToken, code="session_revoked"):
     title = _("You have been logged out. Please log in again.")
 
 
-class InsufficientRole(BearerError, code="insufficient_role", status=403):
-    """The user does not have all of the required roles."""
+class InsufficientRole(WxAuthError, code="insufficient_role", status=403):
+    """The user does not have all of the required roles.
+
+    It has no challenge: at `insufficient_scope`, an agent asks its user for another approval, which grants no role.
+    """
 
     title = _("You don't have permission to do this.")
-    bearer_error = "insufficient_scope"  # RFC 6750 has no error for roles
 
 
 class InsufficientScope(BearerError, code="insufficient_scope", status=403):

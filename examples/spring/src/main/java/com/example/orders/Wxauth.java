@@ -169,6 +169,8 @@ class Wxauth {
         return http.sessionManagement(session -> session.sessionCreationPolicy(SessionCreationPolicy.STATELESS))
                 .authorizeHttpRequests(requests -> requests.anyRequest().authenticated())
                 .oauth2ResourceServer(server -> {
+                    // Spring would announce a missing role as a missing scope, for which agents ask their users again.
+                    server.accessDeniedHandler((request, response, denied) -> response.setStatus(403));
                     if (wxauth.isEmpty()) server.jwt(jwt -> jwt.jwtAuthenticationConverter(user));
                     else server.opaqueToken(opaque -> opaque.authenticationConverter((token, found) -> {
                         if (!websites && found.getAttributes().containsKey("scope")) throw insufficientScope();
