@@ -12,6 +12,7 @@ from typing import Final
 from tests.fakes import APP, OTHER_APP
 from tests.world import Body, Rows
 from wxauth.core.models import all_tables
+from wxauth.core.users import PROFILE_FIELDS
 from wxauth_desk.wechat import APPS
 from wxauth_desk.wechat.people import openid_of, unionid_of
 
@@ -72,7 +73,8 @@ def _logins_of_namesake() -> list[tuple[str, Body]]:
 def _rows() -> list[tuple[str, Body]]:
     person = {"roles": ["editor"], "status": "active", "created_at": _NEW, "last_login_at": _NEW, "unionid": _UNIONID}
     person["last_refresh_at"] = _NEW
-    profile = {"nickname": "The bystander", "avatar_url": f"https://auth.test/v1/avatars/{_PICTURE}.png"}
+    profile = dict.fromkeys(PROFILE_FIELDS, "The bystander")
+    profile["avatar_url"] = f"https://auth.test/v1/avatars/{_PICTURE}.png"
     number = {"phone": "+8613912340000", "phone_verified_at": _NEW}
     given = {"external_id": "of-the-bystander", "attributes": {"tier": "gold"}, "consents": {"privacy": "1"}}
     session = {"user_id": USER, "generation": 0, "created_at": _NEW, "last_used_at": _NEW, "expires_at": "2099-01-01Z"}

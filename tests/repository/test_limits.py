@@ -9,6 +9,7 @@ import pytest
 
 from tests.docs import ROOT, openapi
 from wxauth.apps import registry
+from wxauth.apps.schemas import AppAnswer
 from wxauth.checks.database import STUCK_AFTER
 from wxauth.checks.runner import CHECK_LIMIT_SECONDS
 from wxauth.clients import clients
@@ -426,6 +427,21 @@ def test_the_declarations_for_mini_programs_have_each_field_of_a_user() -> None:
     answered = {*openapi()["components"]["schemas"]["UserAnswer"]["properties"]}
     assert not (missing := answered - names), f"add {', '.join(sorted(missing))} to the interface User of {file}"
     assert not (gone := names - answered), f"no user has {', '.join(sorted(gone))}: remove it from User of {file}"
+
+
+def test_the_declarations_for_mini_programs_have_each_change_of_a_profile() -> None:
+    file = "clients/miniprogram/wxauth.d.ts"
+    declared = re.search(r"^  updateProfile\(changes: \{(.*?)\}\)", (ROOT / file).read_text("utf-8"), re.MULTILINE)
+    assert declared, f"{file} has no updateProfile"
+    names = {*re.findall(r"(\w+)\?:", declared[1])}
+    accepted = {"avatarUrl" if name == "avatar_url" else name for name in ProfileChange.model_fields}
+    assert names == accepted, f"let updateProfile of {file} take {', '.join(sorted(accepted))}"
+
+
+def test_the_answer_about_an_app_has_each_of_its_fields() -> None:
+    answered = {*AppAnswer.model_fields}
+    missing = {name for name in apps.App.model_fields if answered.isdisjoint((name, f"has_{name}"))}
+    assert not missing, f"add {', '.join(sorted(missing))}, or has_… for a secret, to AppAnswer in apps/schemas.py"
 
 
 def test_the_consoles_form_of_a_client_has_each_option() -> None:

@@ -244,12 +244,20 @@ def revoke_command(user_id: UUID, role: str) -> None:
     "text, and so is a number that some programs would round or print differently. NAME= removes the attribute. "
     "Repeatable.",
 )
+@click.option(
+    "--clear",
+    "cleared_fields",
+    type=click.Choice(PROFILE_FIELDS),
+    multiple=True,
+    help="A field of the profile to clear, for example because it is inappropriate. Repeatable.",
+)
 @click.option("--no-phone", is_flag=True, help="Remove the phone number.")
-def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) -> None:
-    """Change a user's attributes, or remove the phone number."""
-    if not attributes and not no_phone:
-        raise WrongCall(_("specify --attribute or --no-phone"))
-    _change_and_print(user_id, UserChange(attributes=attributes or None), removes_phone=no_phone)
+def set_command(user_id: UUID, attributes: dict[str, object], cleared_fields: Sequence[str], no_phone: bool) -> None:
+    """Change a user's attributes, clear fields of the profile, or remove the phone number."""
+    if not attributes and not cleared_fields and not no_phone:
+        raise WrongCall(_("specify --attribute, --clear or --no-phone"))
+    change = UserChange(attributes=attributes or None, cleared_fields=cleared_fields)
+    _change_and_print(user_id, change, removes_phone=no_phone)
 
 
 @users.command()

@@ -14,7 +14,7 @@ from wxauth.clients.models import Scope
 from wxauth.clients.service_clients import AttributesClientDep, ModeratingClientDep, UsersClientDep, check_scope
 from wxauth.core.database import Database
 from wxauth.core.trail import Actor
-from wxauth.core.users import UserStatus
+from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.errors import ExternalIdTaken, NotFound
 from wxauth.i18n import lazy_gettext as _
 from wxauth.siblings.queries import LOOK_UP, UserForSiblings
@@ -27,7 +27,7 @@ from wxauth.users.ids import ExternalId
 from wxauth.users.user_queries import UNKNOWN_USER
 from wxauth.web.dependencies import ClockDep, DatabaseDep
 from wxauth.web.direct import Router
-from wxauth.web.schemas import EXAMPLE_USER_ID, TEXT_PATTERN, OnlyNull, ShownUserId, Time, body_like
+from wxauth.web.schemas import EXAMPLE_USER_ID, TEXT_PATTERN, ShownUserId, Time, body_like
 from wxauth_guard.errors import InsufficientRole
 
 router = Router("siblings")
@@ -90,7 +90,7 @@ class BanRequest(BaseModel):
     )
 
 
-class ProfileRemoval(BaseModel):
+class ProfileRemoval(schemas.ProfileRemovals):
     """The fields of a user's profile to clear, at least one, each null.
 
     A service can clear them, but never set them.
@@ -98,13 +98,10 @@ class ProfileRemoval(BaseModel):
 
     model_config = body_like({"nickname": None}, extra="forbid")
 
-    nickname: OnlyNull = None
-    avatar_url: OnlyNull = None
-
     @model_validator(mode="after")
     def _check_names_a_field(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("Must name a field to clear: nickname, avatar_url")
+            raise ValueError(f"Must name a field to clear: {', '.join(PROFILE_FIELDS)}")
         return self
 
 
@@ -283,13 +280,13 @@ async def unban_user(moderator: _ModeratorDep, database: DatabaseDep, clock: Clo
 
 @router.patch(
     "/v1/users/{user_id}/profile",
-    summary=_("Clear a user's name or picture"),
+    summary=_("Clear fields of a user's profile"),
     failures=[NO_SUCH_USER, _STAFF_REFUSED],
 )
 async def clear_profile(
     moderator: _ModeratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: ProfileRemoval
 ) -> None:
-    """Clear the nickname, the picture or both, for a service client with the scope `moderate`.
+    """Clear fields of the profile, such as the nickname, for a service client with the scope `moderate`.
 
     The request is idempotent. An uploaded picture is deleted. For an id that was merged, the remaining user is changed.
     The profile of staff cannot be cleared.

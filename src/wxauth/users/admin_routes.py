@@ -94,7 +94,7 @@ async def read_user(
 
 @router.patch(
     "/v1/admin/users/{user_id}",
-    summary=_("Ban or unban a user, set roles and attributes, or clear the nickname and picture"),
+    summary=_("Ban or unban a user, set roles and attributes, or clear fields of the profile"),
     failures=[NO_SUCH_USER, LastAdmin],
 )
 async def change_user(
@@ -108,8 +108,8 @@ async def change_user(
 ) -> UserDetailAnswer:
     """Set the given fields, and leave the others unchanged. A ban replaces the reason and the end of an earlier ban.
 
-    To clear the nickname or the picture, set the field to null. To keep a user who has asked to be erased, set
-    `erase_at` to null. These fields accept no other value.
+    To clear a field of the profile, such as `nickname`, set the field to null. To keep a user who has asked to be
+    erased, set `erase_at` to null. These fields accept no other value.
 
     A ban ends every session, and is lifted automatically within a minute after `until`. Roles take effect at once in
     wxauth, and with the next access token in other services. To add a role, or to change a banned user who afterwards

@@ -17,10 +17,11 @@ from pydantic import (
     RootModel,
     StringConstraints,
     ValidationInfo,
+    create_model,
 )
 from typing_extensions import TypedDict
 
-from wxauth.core.users import UserFields, UserInSession, UserStatus
+from wxauth.core.users import PROFILE_FIELDS, UserFields, UserInSession, UserStatus
 from wxauth.errors import NICKNAME_REFUSED
 from wxauth.sessions.list_queries import OpenSession, PastSession
 from wxauth.settings.apps import MAX_OPEN_SESSIONS, AppKind
@@ -81,12 +82,19 @@ Reason = Annotated[
 """An empty reason becomes None, so a field has the type `Reason | None`."""
 
 
-class UserChangeRequest(Changes):
+_REMOVALS: Final[Mapping[str, Any]] = {
+    name: (OnlyNull, Field(default=None, description="Null clears an inappropriate value.")) for name in PROFILE_FIELDS
+}
+# Staff and services can clear each field of a profile, but never set one.
+ProfileRemovals: Any = create_model("ProfileRemovals", **_REMOVALS)
+
+
+class UserChangeRequest(Changes, ProfileRemovals):
     """The changes to a user.
 
-    An absent field is unchanged, except that a ban replaces the reason and the end of an earlier ban. In `nickname` and
-    `avatar_url`, null clears the field. In `erase_at`, null cancels the erasure. Every other field may be null, too,
-    which has the same effect as leaving it out.
+    An absent field is unchanged, except that a ban replaces the reason and the end of an earlier ban. In a field of the
+    profile, null clears the field. In `erase_at`, null cancels the erasure. Every other field may be null, too, which
+    has the same effect as leaving it out.
     """
 
     model_config = body_like(
@@ -105,8 +113,6 @@ class UserChangeRequest(Changes):
     attributes: AttributesPatch | None = Field(
         default=None, description="A merge patch (RFC 7396) of the user's attributes: null removes a name."
     )
-    nickname: OnlyNull = Field(default=None, description="Null clears an inappropriate name.")
-    avatar_url: OnlyNull = Field(default=None, description="Null clears an inappropriate picture.")
     erase_at: OnlyNull = Field(default=None, description="Null cancels an erasure that the user has requested.")
 
 

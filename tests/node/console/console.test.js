@@ -376,6 +376,27 @@ test('a filter opens within the window, moves nothing, and is left by Escape', a
   }
 })
 
+test('a field that was added to the profile can be cleared', async () => {
+  const { user } = await newcomer()
+  const changes = []
+  await page.route('**/texts.json*', async (route) => {
+    const loaded = await (await route.fetch()).json()
+    await route.fulfill({ json: { ...loaded, texts: { ...loaded.texts, profile_bio: 'Bio' } } })
+  })
+  await page.route(`**/v1/admin/users/${user.id}`, async (route) => {
+    if (route.request().method() === 'PATCH') changes.push(route.request().postDataJSON())
+    const response = await route.fetch({ method: 'GET', postData: undefined })
+    await route.fulfill({ json: { ...(await response.json()), bio: changes.length ? null : 'Rude' } })
+  })
+  await page.reload()
+  await showPerson({ user })
+  await page.getByText('Rude').waitFor()
+  await button('Clear field').click()
+  await button('Clear field', dialog()).click()
+  await page.getByText('Rude').waitFor({ state: 'hidden' })
+  assert.deepEqual(changes, [{ bio: null }])
+})
+
 test('an id is shortened, and a press copies the whole one', async () => {
   const person = await newcomer()
   await page.context().grantPermissions(['clipboard-read', 'clipboard-write'])

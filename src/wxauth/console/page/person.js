@@ -147,7 +147,7 @@ function factsAbout(user, reload) {
     user.nickname ? [text('name'), [visibleNickname(user.nickname), clearName]] : null,
     user.avatar_url && mayChange(user) ? [text('logo'), clearPicture] : null, // the head shows it
     [text('phone'), user.phone ? [phone(user), removePhone] : null],
-    ...profileOf(user),
+    ...profileOf(user, (name) => clearing('clearField', () => patch(path, { [name]: null }))),
     ['unionid', code(user.unionid)],
     externalIds.some(Boolean) ? [text('externalId'), externalIds.map(code)] : null,
     user.former_ids?.length ? [text('formerIds'), user.former_ids.map(code)] : null,
@@ -189,10 +189,10 @@ function rolesOf(user, change) {
 }
 
 /** Return the fields of a user's profile as pairs, except nickname and picture, which the page shows elsewhere. */
-const profileOf = (user) =>
+const profileOf = (user, clearButton) =>
   namesOf('profile_')
     .filter((name) => user[name] && !['nickname', 'avatar_url'].includes(name))
-    .map((name) => [text(`profile_${name}`), user[name]])
+    .map((name) => [text(`profile_${name}`), [user[name], clearButton(name)]])
 
 /** Return an element that shows who has banned a user. It loads the newest ban from the audit trail. */
 function whoBanned({ id }) {
