@@ -22,7 +22,7 @@ from tests.world import Rows, until
 from wxauth.core.connecting import DEADLINES, MAX_IDLE_SECONDS, Deadlines
 from wxauth.core.database import Database, Transaction
 from wxauth.core.migrations import migrate, migration_connection
-from wxauth.core.outages import DatabaseUrlRefused, NothingCommitted, reason_of
+from wxauth.core.outages import DatabaseUrlRefused, NothingCommitted, outage_text, reason_of
 from wxauth.core.statements import Nothing, Statement
 from wxauth.errors import StorageUnavailable
 from wxauth_desk.postgres import EmbeddedPostgres
@@ -245,6 +245,24 @@ async def test_the_limits_of_the_page_are_those_of_a_connection_without_a_pooler
             assert await pooled.value(SETTINGS) == await database.value(SETTINGS)
     finally:
         await rows.execute(f"DROP ROLE {role}")
+
+
+async def test_a_limit_of_the_operator_that_ends_a_transaction_is_reported_as_an_outage(
+    database_url: str, rows: Rows
+) -> None:
+    if not await rows.fetchval("SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'transaction_timeout')"):
+        pytest.skip("this PostgreSQL has no such limit")
+    name = await rows.fetchval("SELECT current_database()")
+    await rows.execute(f"ALTER DATABASE {name} SET transaction_timeout = '100ms'")
+    async with opened(database_url) as database:
+        with pytest.raises(StorageUnavailable) as refused:
+            async with database.begin() as transaction:
+                await transaction.run(SLEEP)
+        ended = "the database ended the connection: terminating connection due to transaction timeout"
+        assert outage_text(refused.value) == ended
+        with pytest.raises(StorageUnavailable):
+            await database.run(SLEEP)
+        assert await database.value(ONE) == 1
 
 
 async def test_a_wrong_statement_of_ours_is_not_reported_as_an_outage(database_url: str) -> None:

@@ -23,13 +23,15 @@ from alembic.script import ScriptDirectory
 from tests.clock import PATIENCE
 from tests.core.schemas import SCHEMA, schema_of
 from tests.databases import claim, scripts_of_next_version
-from tests.world import Rows, until
+from tests.world import Rows, until, until_locked
 from wxauth.clients.models import CLIENT_NAME_PATTERN, Scope
 from wxauth.core import models
+from wxauth.core.connecting import LIMITS
 from wxauth.core.database import Database
 from wxauth.core.migrations import BASE, MigrationBlocked, MigrationImpossible, migrate, migration_connection
 from wxauth.core.models import all_tables
 from wxauth.core.revisions import KNOWN_REVISIONS, SCRIPTS, current_revision, is_usable
+from wxauth.core.statements import Statement
 from wxauth.events.models import DeliveryState
 from wxauth.sites.door import WECHAT_PAGE_DOORS, Door
 from wxauth.sites.models import Stage
@@ -61,6 +63,15 @@ async def empty(empty_database_url: str, tmp_path: Path) -> AsyncIterator[Empty]
     async with aclosing(Database(empty_database_url)) as database:
         yield Empty(database, rows, scripts_of_next_version(tmp_path))
     await rows.close()
+
+
+async def limit_all(rows: Rows, time: str) -> list[str]:
+    """Set each limit of this PostgreSQL for new connections to the database, and return the names of the limits."""
+    name = await rows.fetchval("SELECT current_database()")
+    limits = [each for (each,) in await rows.fetch("SELECT name FROM pg_settings WHERE name = ANY ($1)", LIMITS)]
+    for limit in limits:
+        await rows.execute(f"ALTER DATABASE {name} SET {limit} = '{time}'")
+    return limits
 
 
 async def columns_of(rows: Rows) -> set[tuple[object, ...]]:
@@ -162,9 +173,33 @@ async def test_a_migration_that_fails_leaves_nothing_behind(empty: Empty) -> Non
 
 
 async def test_a_migration_may_take_longer_than_a_statement_of_the_service(empty: Empty) -> None:
-    async with migration_connection(empty.database) as connection:
-        for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
-            assert (await connection.exec_driver_sql(f"SHOW {setting}")).scalar() == "0"
+    limits = await limit_all(empty.rows, "1h")
+    for is_transactional in (True, False):
+        async with migration_connection(empty.database, is_transactional=is_transactional) as connection:
+            for limit in limits:
+                assert (await connection.exec_driver_sql(f"SHOW {limit}")).scalar() == "0"
+    async with empty.database.snapshot() as snapshot:
+        for limit in limits:
+            assert await snapshot.value(Statement[str](f"SELECT current_setting('{limit}') AS value")) == "0"
+
+
+async def test_the_lock_of_a_migration_outlives_the_limits_of_the_operator(
+    empty: Empty, empty_database_url: str
+) -> None:
+    await migrate(empty.database, revision=REVISIONS[-1], scripts=empty.next_scripts)
+    limits = await limit_all(empty.rows, "500ms")
+    older = await asyncpg.connect(empty_database_url, server_settings=dict.fromkeys(limits, "0"))
+    holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    await older.execute("BEGIN; LOCK TABLE users")
+    async with aclosing(Database(empty_database_url)) as database:
+        migrating = asyncio.create_task(migrate(database, scripts=empty.next_scripts, pause=0.05))
+        await until_locked(older)
+        pid = await older.fetchval(holder)
+        await older.execute("SELECT pg_sleep(0.7)")  # the lock's holder is idle during this time
+        assert await older.fetchval(holder) == pid
+        await older.execute("COMMIT")
+        assert await migrating == "9002"
+    await older.close()
 
 
 @pytest.mark.slow

@@ -1,17 +1,19 @@
 """The commands `wxauth users import` and `wxauth users export`."""
 
+import errno
 import os
+import signal
 import sqlite3
 import stat
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from io import BytesIO
 from pathlib import Path
 from shutil import copyfileobj
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, mkstemp
 from time import monotonic
 from typing import IO, Any, Final
 from zoneinfo import ZoneInfo
@@ -50,7 +52,6 @@ _RUN_AGAIN: Final = _(
 )
 _NO_ROOM: Final = _("the temporary folder (TMPDIR) is full: {error}")
 
-_ONLY_FOR_OWNER: Final = 0o600  # the permissions of an exported file
 _MAX_SHOWN_NAMES: Final = 30
 _MAX_SHOWN_NAME: Final = 40  # characters
 
@@ -300,18 +301,15 @@ def export_command(file: Path) -> None:
 
     Without FILE, or if FILE is -, the users are written to standard output. A unionid that doesn't belong to
     any of the user's identities has its own line, without app_id and openid. The file is a consistent snapshot. Only
-    the file's owner can read it, because it contains names and phone numbers.
+    the file's owner can read it, because it contains names and phone numbers. An existing FILE is replaced only when
+    the export is complete. If the exit status isn't 0, standard output is incomplete.
     """
     if str(file) == "-":
         with_database(lambda database, _now: export_users(database, sys.stdout.buffer.write))
         sys.stdout.buffer.flush()
         return
     try:
-        descriptor = _open_private(file)
-    except OSError as exc:
-        raise click.UsageError(localized(unusable_file(file, exc))) from None
-    try:
-        with os.fdopen(descriptor, "wb") as opened:
+        with _whole_file(file) as opened:
             exported = with_database(lambda database, _now: export_users(database, opened.write))
     except OSError as exc:
         raise Failed(unusable_file(file, exc)) from None
@@ -321,17 +319,48 @@ def export_command(file: Path) -> None:
     echo(text, err=True)
 
 
-def _open_private(file: Path) -> int:
-    """Open a file for writing, remove its content, and return the descriptor. Only the file's owner gets access to it.
+@contextmanager
+def _whole_file(file: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that only its owner can read, and that replaces `file` if the block succeeds.
 
-    A device such as /dev/null keeps its permissions.
+    A device, a pipe or standard output is written directly.
     """
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, _ONLY_FOR_OWNER)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        try:
-            os.fchmod(descriptor, _ONLY_FOR_OWNER)  # `os.open` does not change the permissions of an existing file
-            os.ftruncate(descriptor, 0)  # last, so that a file of another user keeps its content
-        except OSError:
-            os.close(descriptor)
-            raise
-    return descriptor
+    try:
+        if _is_written_directly(file):
+            opened: IO[bytes] = file.open("wb")
+            part = None
+        else:
+            file = Path(os.path.realpath(file))  # a symbolic link stays, and its target is replaced
+            descriptor, part = mkstemp(prefix=".wxauth-export-", dir=file.parent)
+            opened = os.fdopen(descriptor, "wb")
+    except OSError as exc:
+        raise click.UsageError(localized(unusable_file(file, exc))) from None
+    if part is None:
+        with opened:
+            yield opened
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):  # these signals would otherwise leave the part behind
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    try:
+        with opened:
+            yield opened
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(part, file)
+    except BaseException:
+        os.unlink(part)
+        raise
+
+
+def _is_written_directly(file: Path) -> bool:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return False
+    # /dev/stdout and /dev/fd/3 stand for a file that the shell has opened, perhaps to append to it.
+    folder = os.path.realpath(file.parent)
+    if not stat.S_ISREG(status.st_mode) or folder in ("/dev", "/dev/fd") or folder.startswith("/proc/"):
+        return True
+    if os.geteuid() not in (0, status.st_uid):  # replacing the file would also change its owner
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    return False

@@ -4,7 +4,9 @@ wxauth tries each host in the URL until one accepts.
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final, NamedTuple
@@ -33,6 +35,16 @@ database's default level.
 _PREPARED: Final = "prepared"  # the value of `pgbouncer` for a PgBouncer that supports prepared statements
 MAX_IDLE_SECONDS: Final = 240.0  # firewalls and proxies often drop an idle connection after five minutes
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
+# Each setting with which PostgreSQL ends long work. Before version 17, transaction_timeout doesn't exist.
+LIMITS: Final = (
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "transaction_timeout",
+)
+_MAX_LAST_WORDS: Final = 8192  # bytes
+_FATAL: Final = b"\0VFATAL\0"  # the second field of an error, after the severity in the server's language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +77,51 @@ class Deadlines:
 
 
 DEADLINES: Final = Deadlines()
+
+
+def sql_to_lift_limits(*, is_local: bool = True, **milliseconds: int) -> str:
+    """Return the statement that lifts all limits of the transaction, or of the session if it is not local.
+
+    A limit in `milliseconds` is set to this value instead.
+    """
+    values = ", ".join(f"('{name}', '{milliseconds.get(name, 0)}')" for name in LIMITS)
+    return (
+        f"SELECT set_config(name, value, {is_local}) FROM (VALUES {values}) lifted (name, value)"
+        " WHERE name IN (SELECT name FROM pg_settings)"
+    )
+
+
+class LastWords:
+    """Receives a connection's bytes for asyncpg, and keeps the error with which the server ends the connection.
+
+    asyncpg drops this error if no statement is running, and long work often computes while its connection is idle.
+    """
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.error: asyncpg.PostgresError | None = None
+        self._transport = connection._transport
+        self._protocol = connection._protocol
+        self.pause_writing = self._protocol.pause_writing
+        self.resume_writing = self._protocol.resume_writing
+        self.eof_received = self._protocol.eof_received
+        self._transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._keep(data)
+        self._protocol.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # If a write has failed, the error can still be unread. This finds nothing if the connection uses TLS.
+        if exc is not None and self.error is None and (opened := self._transport.get_extra_info("socket")) is not None:
+            with suppress(OSError):
+                self._keep(os.read(opened.fileno(), _MAX_LAST_WORDS))
+        self._protocol.connection_lost(exc)
+
+    def _keep(self, data: bytes) -> None:
+        start = data.rfind(_FATAL)  # the error can follow the last rows
+        if start >= 0:
+            fields = data[start : start + _MAX_LAST_WORDS].decode(errors="replace").split("\0")
+            self.error = asyncpg.PostgresError.new({field[:1]: field[1:] for field in fields if field}, query=None)
 
 
 class Connector:

@@ -18,7 +18,15 @@ from zlib import crc32
 import asyncpg
 from pydantic import BaseModel
 
-from wxauth.core.connecting import DEADLINES, ISOLATION, Connections, Connector, Deadlines
+from wxauth.core.connecting import (
+    DEADLINES,
+    ISOLATION,
+    Connections,
+    Connector,
+    Deadlines,
+    LastWords,
+    sql_to_lift_limits,
+)
 from wxauth.core.logs import get_logger
 from wxauth.core.outages import (
     CLASHED,
@@ -47,8 +55,6 @@ MAX_CONNECTIONS: Final = 15
 # `limits/concurrency.py` let one user occupy only four.
 MAX_TRANSACTIONS: Final = 5
 MAX_SNAPSHOTS: Final = 4  # each has its own connection, outside the pool
-# The first limits a statement, and the second limits the time between two statements.
-_SNAPSHOT_LIMITS: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 # Each transaction sets the isolation level, because a pooler does not keep a session's settings.
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"
 _REPLAN: Final = "; SET LOCAL plan_cache_mode = force_custom_plan"
@@ -262,16 +268,19 @@ class Database(_Reader):
                 await stack.enter_async_context(self._snapshots)
                 connection = await self.connector.connect(command_timeout=patience)
             stack.callback(connection.terminate)
+            last_words = LastWords(connection)
             snapshot: Snapshot | None = None
             try:
                 milliseconds = round(patience * 1000) if patience is not None else 0
-                limits = "; ".join(f"SET LOCAL {name} = {milliseconds}" for name in _SNAPSHOT_LIMITS)
+                limits = sql_to_lift_limits(
+                    statement_timeout=milliseconds, idle_in_transaction_session_timeout=milliseconds
+                )
                 await connection.execute(f"{_BEGIN_SNAPSHOT}; {limits}", timeout=self.deadlines.silence)
                 snapshot = Snapshot(connection)
                 yield snapshot
             except Exception as exc:
                 if snapshot is None or exc is snapshot.failure:
-                    raise_if_unavailable(exc, is_closed=connection.is_closed())
+                    raise_if_unavailable(last_words.error or exc, is_closed=connection.is_closed())
                 raise
             finally:
                 if snapshot is not None:

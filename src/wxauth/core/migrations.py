@@ -20,14 +20,14 @@ from typing import Any, Final
 import asyncpg
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from alembic import command
 from wxauth.core import revisions
-from wxauth.core.connecting import ISOLATION
+from wxauth.core.connecting import ISOLATION, LastWords, sql_to_lift_limits
 from wxauth.core.database import Database
 from wxauth.core.dependent_queries import refusal_for_dependents, sql_of
 from wxauth.core.logs import get_logger, message_of
@@ -46,12 +46,7 @@ GIVE_UP_SECONDS: Final = 900.0
 # would wait for the transaction of a waiting replica.
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.migrations'))"
 # The transaction that holds this lock is idle while the revisions run on other connections, so it has no limit.
-_BEGIN_WITHOUT_LIMIT: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
-# The limits apply to the transaction if `is_local` is true, and otherwise to the session. 0 means no limit.
-_SET_LIMITS: Final = text("""
-    SELECT set_config('statement_timeout', '0', :is_local), set_config('lock_timeout', :lock_timeout, :is_local),
-           set_config('idle_in_transaction_session_timeout', '0', :is_local)
-""")
+_BEGIN_WITHOUT_LIMIT: Final = f"BEGIN; {sql_to_lift_limits()}"
 _LOCK_POLL_SECONDS: Final = 0.1
 _MAX_DETAIL_LINES: Final = 10  # PostgreSQL lists the objects that depend on a column, which can be many
 _OTHER_VERSION: Final = _(
@@ -152,9 +147,17 @@ async def migration_connection(
     Raises: MigrationForbidden; sqlalchemy.exc.DBAPIError for any other error of PostgreSQL, for example if the wait for
         a lock takes too long.
     """
+    last_words: LastWords | None = None
+
+    async def connect(**_options: object) -> asyncpg.Connection:
+        nonlocal last_words
+        opened = await database.connector.connect(command_timeout=None)
+        last_words = LastWords(opened)
+        return opened
+
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda **_options: database.connector.connect(command_timeout=None),
+        async_creator=connect,
         # A cached statement would become invalid when a revision changes its table, and would be lost behind a pooler.
         connect_args={"prepared_statement_cache_size": 0},
         poolclass=NullPool,
@@ -163,8 +166,8 @@ async def migration_connection(
     )
     try:
         async with engine.begin() as connection:
-            limits = {"is_local": is_transactional, "lock_timeout": f"{lock_patience * 1000:.0f}"}
-            await connection.execute(_SET_LIMITS, limits)
+            limits = sql_to_lift_limits(is_local=is_transactional, lock_timeout=round(lock_patience * 1000))
+            await connection.exec_driver_sql(limits)
             yield connection
     except Exception as exc:
         cause: BaseException = exc
@@ -172,6 +175,8 @@ async def migration_connection(
         if isinstance(exc, DBAPIError):
             cause = exc.driver_exception
             is_lost = exc.connection_invalidated
+        if last_words is not None and last_words.error is not None:
+            cause = last_words.error
         if isinstance(cause, _NOT_ALLOWED):
             raise MigrationForbidden(message_of(cause)) from exc
         if not isinstance(cause, _IN_USE):

@@ -69,6 +69,7 @@ _UNAVAILABLE: Final = (
     asyncpg.OperatorInterventionError,  # also if a statement ran for longer than `statement_timeout`
     asyncpg.ObjectNotInPrerequisiteStateError,  # also if it waited for a lock for longer than `lock_timeout`
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
 CLASHED: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
@@ -175,15 +176,27 @@ def outage_text(exc: StorageUnavailable) -> Text:
         return cause.text
     if isinstance(cause, asyncpg.ReadOnlySQLTransactionError):
         return _("{name}: {rule}", name=_("the database"), rule=TAKES_NO_WRITES)
+    if ends_connection(cause):
+        return _("the database ended the connection: {reason}", reason=reason_of(exc))
     return _("{name}: {rule}", name=exc.detail, rule=reason_of(exc))
+
+
+def ends_connection(exc: BaseException | None) -> bool:
+    """Return whether PostgreSQL has closed the connection with this error, or with the cause of this error."""
+    cause = None if exc is None else _root_of(exc)
+    return isinstance(cause, asyncpg.PostgresError) and cause.severity_en in ("FATAL", "PANIC")
+
+
+def _root_of(exc: BaseException) -> BaseException:
+    # The search ends at a TimeoutError, because its cause is only the CancelledError that ended the wait.
+    while exc.__cause__ is not None and not isinstance(exc, TimeoutError | NotConnected | ParameterRefused):
+        exc = exc.__cause__
+    return exc
 
 
 def reason_of(exc: BaseException) -> str:
     """Return the reason for a failure of the database, without secrets."""
-    cause: BaseException = exc
-    # The search ends at a TimeoutError, because its cause is only the CancelledError that ended the wait.
-    while cause.__cause__ is not None and not isinstance(cause, TimeoutError | NotConnected | ParameterRefused):
-        cause = cause.__cause__
+    cause = _root_of(exc)
     if isinstance(cause, NotConnected | ParameterRefused):
         return cause.text
     if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_NO_AUTHORITY_WORDS):
