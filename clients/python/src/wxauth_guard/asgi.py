@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from wxauth_guard.bearer import Guard, authorizations_of, checked_roles, require_roles
-from wxauth_guard.claims import Principal
+from wxauth_guard.bearer import Guard, authorizations_of
+from wxauth_guard.entry import Entry
 from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import POLICY_VIOLATION, WEBSOCKET_DENIAL, asgi_problem
 
@@ -46,16 +46,14 @@ class BearerMiddleware:
         optional: bool = False,
     ) -> None:
         self._app = app
-        self._guard = guard
-        self._roles = checked_roles(roles, optional=optional)
-        self._optional = optional
+        self._entry = Entry(guard, roles, optional=optional)
         self._public = guard.public_paths(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, one WebSocket, or the app's lifespan."""
         if scope["type"] != "lifespan" and not self._is_public(scope):
             try:
-                principal = await self._find_user(*authorizations_of(scope))
+                principal = await self._entry.find_user(*authorizations_of(scope))
             except WxAuthError as refusal:
                 await _refuse(refusal, scope, send)
                 return
@@ -63,13 +61,6 @@ class BearerMiddleware:
                 scope["user"] = principal
             scope.setdefault("user", None)
         await self._app(scope, receive, send)
-
-    async def _find_user(self, *authorizations: str) -> Principal | None:
-        if self._optional:
-            return await self._guard.find_user(*authorizations)
-        principal = await self._guard.verify(self._guard.bearer_token(*authorizations))
-        require_roles(principal, *self._roles)
-        return principal
 
     def _is_public(self, scope: Scope) -> bool:
         path = _path_in_app(scope, scope["path"])

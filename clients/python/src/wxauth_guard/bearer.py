@@ -297,7 +297,7 @@ class Guard:
 
         The paths are not percent-encoded, because a server decodes the path of a request.
         """
-        public = _as_set(paths)
+        public = as_set(paths)
         if not all(path.startswith("/") for path in public):
             raise ValueError("a public path begins with a slash")
         return public if self._metadata_path is None else public | {unquote(self._metadata_path)}
@@ -374,15 +374,7 @@ def require_roles(user: Principal | None, *roles: str) -> None:
         raise InsufficientRole(f"this request requires the role {', '.join(sorted(roles))}")
 
 
-def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
-    """Return the roles that a middleware requires, which may be none if the user is optional."""
-    required = _as_set(roles)
-    if required and optional:
-        raise ValueError("optional admits requests without a user, and so without roles")
-    return required
-
-
-def _as_set(names: Iterable[str]) -> frozenset[str]:
+def as_set(names: Iterable[str]) -> frozenset[str]:
     return frozenset([names] if isinstance(names, str) else names)
 
 

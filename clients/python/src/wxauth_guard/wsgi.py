@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from wxauth_guard.bearer import Guard, checked_roles, require_roles
-from wxauth_guard.claims import Principal
+from wxauth_guard.bearer import Guard
+from wxauth_guard.entry import Entry
 from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import problem
 
@@ -44,28 +44,19 @@ class BearerWSGIMiddleware:
         optional: bool = False,
     ) -> None:
         self._app = app
-        self._guard = guard
-        self._roles = checked_roles(roles, optional=optional)
-        self._optional = optional
+        self._entry = Entry(guard, roles, optional=optional)
         self._public = guard.public_paths(public)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         environ.pop(USER_KEY, None)  # an outer app must not decide who the user is
         if _path(environ) not in self._public:
             try:
-                principal = self._find_user(environ.get("HTTP_AUTHORIZATION"))
+                principal = self._entry.find_user_sync(environ.get("HTTP_AUTHORIZATION"))
             except WxAuthError as refusal:
                 return _refuse(refusal, environ, start_response)
             if principal is not None:
                 environ[USER_KEY] = principal
         return self._app(environ, start_response)
-
-    def _find_user(self, authorization: str | None) -> Principal | None:
-        if self._optional:
-            return self._guard.find_user_sync(authorization)
-        principal = self._guard.verify_sync(self._guard.bearer_token(authorization))
-        require_roles(principal, *self._roles)
-        return principal
 
 
 class _Headers:

@@ -1,0 +1,78 @@
+"""The guard in Sanic, for functions, methods and classes of views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import isawaitable
+from typing import Any, TypeVar
+
+from sanic import Request, Sanic, raw
+from sanic.server.websockets.impl import WebsocketImplProtocol
+
+from wxauth_guard.bearer import Guard
+from wxauth_guard.entry import ABOUT_USER, Entry, guard_views_of, handled_classes
+from wxauth_guard.errors import WxAuthError
+from wxauth_guard.problems import POLICY_VIOLATION, problem
+
+_View = TypeVar("_View", bound=Callable[..., Any])
+
+
+def bearer(guard: Guard, *roles: str, optional: bool = False) -> Callable[[_View], _View]:
+    """Return a decorator that admits users with all of these roles to a handler, or to a class of views.
+
+    `request.ctx.wxauth` is then the user, or None. Place the decorator below the one that registers the route.
+    Otherwise, it raises RuntimeError. A handler that the app registers for `WxAuthError` answers refusals in place of
+    the guard.
+
+    Args:
+        guard: The guard that checks the token, for example `guard.current`.
+        roles: The required roles. The user must have all of them.
+        optional: Whether to admit requests without a Bearer token, too.
+    """
+    entry = Entry(guard, roles, optional=optional)
+
+    def decorate(view: Any) -> Any:
+        for app in Sanic._app_registry.values():
+            if any(view in (each.handler, getattr(each.handler, "view_class", None)) for each in app._future_routes):
+                raise RuntimeError(
+                    f"{view.__qualname__} is open: place @bearer(...) below the decorator that registers the route,"
+                    " or in the `decorators` of a class with `attach`"
+                )
+        if isinstance(view, type):
+            return guard_views_of(view, decorate)
+
+        @wraps(view)
+        async def guarded(*args: Any, **captured: Any) -> Any:
+            request = next(arg for arg in args[:2] if isinstance(arg, Request))
+            try:
+                request.ctx.wxauth = await entry.find_user(*request.headers.getall("Authorization", ()))
+            except WxAuthError as refusal:
+                return await _refuse(request, refusal, args)
+            try:
+                response = view(*args, **captured)
+                return await response if isawaitable(response) else response
+            except ABOUT_USER as refusal:
+                return await _refuse(request, refusal, args)
+
+        return guarded
+
+    return decorate
+
+
+async def _refuse(request: Request, refusal: WxAuthError, args: tuple[Any, ...]) -> Any:
+    for websocket in args[1:3]:
+        if isinstance(websocket, WebsocketImplProtocol):
+            await websocket.close(POLICY_VIOLATION, refusal.code)
+            return None
+    handlers = request.app.error_handler.cached_handlers
+    for error_class in handled_classes(refusal):
+        for name in (request.name, None):
+            handler = handlers.get((error_class, name))
+            # Sanic also stores here which handler of a base class, such as Exception, it has once found for a class.
+            if handler is not None and handler not in (
+                handlers.get((Exception, each)) for each in (request.name, None)
+            ):
+                response = handler(request, refusal)
+                return await response if isawaitable(response) else response
+    return raw(*problem(refusal, request.headers))
