@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from inspect import Parameter, isasyncgen, isawaitable, isgenerator, isroutine, signature
+from inspect import Parameter, getclosurevars, isasyncgen, isawaitable, isgenerator, isroutine, signature
 from typing import Annotated, Any, Final, Optional, get_type_hints
 
 from fastapi import Depends, params
+from fastapi.dependencies.models import Dependant
 from fastapi.openapi.models import HTTPBearer
+from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -19,6 +21,8 @@ from wxauth_guard.problems import answer_problem
 
 # This key in the ASGI scope marks a request of a route with a guard.
 _GUARDED: Final = "wxauth_guard.guarded"
+# Under this key in the ASGI scope, `BearerRoute` stores what the guards of the route have returned.
+_CHECKED: Final = "wxauth_guard.checked"
 _OVERRIDE_CURRENT: Final = (
     "this override of the guard yields, or takes more than the request: override guard.current, too"
 )
@@ -38,6 +42,10 @@ class BearerGuard(Guard, SecurityBase):
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
         """Return the user behind the request. FastAPI calls this method when the guard is a dependency."""
+        checked = connection.scope.get(_CHECKED, ())
+        if self in checked:
+            user: Principal = checked[self]
+            return user
         override = _overrides(connection.scope).get(self._origin)
         is_plain_current = self._asks and self._scopes == self._origin._scopes
         if is_plain_current and override is not None and not isinstance(override, Guard):
@@ -49,6 +57,10 @@ class BearerGuard(Guard, SecurityBase):
 
     async def optional(self, connection: HTTPConnection) -> Optional[Principal]:  # Python 3.9 evaluates this type
         """Return the user, or None if the request has no Bearer token. This dependency is for open pages."""
+        checked = connection.scope.get(_CHECKED, ())
+        if self.optional in checked:
+            user: Optional[Principal] = checked[self.optional]
+            return user
         guard = self._guard_in_use(connection.scope)
         with _answering(connection.scope):
             return await guard.find_user(*authorizations_of(connection.scope))
@@ -62,6 +74,7 @@ class BearerGuard(Guard, SecurityBase):
                 require_roles(user, *required)
             return user
 
+        with_roles.guard = self  # type: ignore[attr-defined]  # for `BearerRoute`
         return with_roles
 
     def _guard_in_use(self, scope: Scope) -> Guard:
@@ -80,6 +93,43 @@ class BearerGuard(Guard, SecurityBase):
             return self
         guard = override.requires(*self._scopes) if self._scopes else override
         return guard.current if self._asks else guard
+
+
+class BearerRoute(APIRoute):
+    """A route whose guards run before the body is read. FastAPI itself first reads the whole body.
+
+    Strangers then can't make the service store uploads, and an upload that began with a valid token ends well even if
+    the token expires meanwhile. For a whole app, set `app.router.route_class` before you add routes. For a router,
+    write `APIRouter(route_class=BearerRoute)`.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return a function that asks the guards, and then answers the request."""
+        answer = super().get_route_handler()
+        # FastAPI gives the dependencies of an included router only to this function.
+        dependant: Dependant = getclosurevars(answer).nonlocals.get("dependant", self.dependant)
+
+        async def check_and_answer(request: Request) -> Response:
+            request.scope[_CHECKED] = {}
+            await _check_guards(dependant, request)
+            return await answer(request)
+
+        return check_and_answer
+
+
+async def _check_guards(dependant: Dependant, request: Request) -> None:
+    overrides, checked = _overrides(request.scope), request.scope[_CHECKED]
+    for dependency in dependant.dependencies:
+        original: Any = dependency.call
+        call: Any = overrides.get(original, original)
+        if call is original:  # otherwise, FastAPI leaves out what the original depends on
+            await _check_guards(dependency, request)
+        if isinstance(call, BearerGuard) or isinstance(getattr(call, "__self__", None), BearerGuard):
+            checked[call] = await call(request)
+        elif isinstance(guard := getattr(call, "guard", None), BearerGuard):
+            guard = overrides.get(guard, guard)
+            if guard in checked:  # otherwise, an override of the guard decides who the user is
+                await call(request, checked[guard])
 
 
 async def _user_of(override: Callable[..., Any], connection: HTTPConnection) -> Principal:
