@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import text
 
 from tests.database_proxy import Proxy
-from tests.docs import block
 from tests.loops import let_pass
 from tests.sweeps import swept
 from tests.world import Rows, until
@@ -233,18 +232,6 @@ async def test_the_url_says_what_is_set_and_prepared(
                 assert await transaction.value(SETTINGS) == in_transaction
                 in_it = await transaction.value(counted, is_so=True)
     assert (by_itself, in_it) == (prepared, prepared)
-
-
-async def test_the_limits_of_the_page_are_those_of_a_connection_without_a_pooler(database_url: str, rows: Rows) -> None:
-    role = "pooled_" + await rows.fetchval("SELECT current_database()")
-    statements = block("docs/run/database.md", "statement_timeout").replace("ROLE wxauth", f"ROLE {role}")
-    await rows.execute(f"CREATE ROLE {role} LOGIN; {statements}")
-    try:
-        url = f"{database_url.replace('postgres@', f'{role}@')}&pgbouncer=true"
-        async with opened(url) as pooled, opened(database_url) as database:
-            assert await pooled.value(SETTINGS) == await database.value(SETTINGS)
-    finally:
-        await rows.execute(f"DROP ROLE {role}")
 
 
 async def test_a_limit_of_the_operator_that_ends_a_transaction_is_reported_as_an_outage(

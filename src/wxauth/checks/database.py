@@ -24,6 +24,7 @@ from wxauth.core.outages import (
     outage_text,
     reason_of,
 )
+from wxauth.core.pooler_queries import statements_for_role
 from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of
 from wxauth.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.errors import StorageUnavailable
@@ -90,6 +91,7 @@ async def _check_stored(
     if not is_usable(revision):
         return
 
+    yield _judge_role(await statements_for_role(database))
     now = clock()
     yield await _check_login(database, now)
     sealer = Sealer(settings.secret_keys)
@@ -193,6 +195,17 @@ def judge_schema(
         )
         return note("schema", text)
     return good("schema", _("is at {revision}, as this version of wxauth requires", revision=revision))
+
+
+def _judge_role(statements: Sequence[str]) -> CheckResult | None:
+    if not statements:
+        return None
+    text = _(
+        "lacks settings, so one locked row can block all logins, because a pooler keeps no settings of connections. "
+        "Run {statements}; and then RECONNECT in PgBouncer's console",
+        statements="; ".join(statements),
+    )
+    return bad("role", text)
 
 
 async def _check_login(database: Database, now: datetime) -> CheckResult | None:

@@ -5,6 +5,7 @@ Modules that only one command needs are imported when this command is called, be
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from contextlib import aclosing
 
 import click
@@ -43,19 +44,23 @@ def migrate(revision: str) -> None:
         # If the migration has to wait for another program's lock, the log says so.
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
-        current_revision = asyncio.run(_migrate(url, revision))
+        current_revision, statements = asyncio.run(_migrate(url, revision))
     text = _("schema at {revision}", revision=current_revision or "base")
     if is_newer(current_revision):
         text += _(", which belongs to a newer version of wxauth. The running version can still serve requests")
     echo(text)
+    if statements:
+        done = "; ".join(statements)
+        echo(_("set for the role, because a pooler keeps no settings of connections: {done}", done=done))
 
 
-async def _migrate(url: str, revision: str) -> str | None:
+async def _migrate(url: str, revision: str) -> tuple[str | None, Sequence[str]]:
     from wxauth.core import migrations
 
     async with aclosing(Database(url)) as database:
         try:
-            return await migrations.migrate(database, revision=revision)
+            current_revision = await migrations.migrate(database, revision=revision)
+            return current_revision, await migrations.set_up_role(database)
         except migrations.MigrationForbidden as exc:
             text = _(
                 "WXAUTH_DATABASE_URL: the database role isn't allowed to migrate the schema: {why}. {to_do}",

@@ -32,6 +32,7 @@ from wxauth.core.database import Database
 from wxauth.core.dependent_queries import refusal_for_dependents, sql_of
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.outages import raise_if_unavailable
+from wxauth.core.pooler_queries import statements_for_role
 from wxauth.core.rights_queries import REVOKES_FROM_PUBLIC, our_tables
 from wxauth.i18n import Text, TextError, lazy_gettext as _
 
@@ -133,6 +134,21 @@ async def migrate(
                 await _with_retries(run, step, pause=pause, patience=patience)
         await _revoke_rights_of_public(database)
     return None if target == BASE else target
+
+
+async def set_up_role(database: Database) -> Sequence[str]:
+    """Set for the role what a pooler doesn't keep for a connection, and return the statements that have run."""
+    statements = await statements_for_role(database)
+    if not statements:
+        return ()
+    try:
+        async with migration_connection(database) as connection:
+            await connection.exec_driver_sql("SET LOCAL ROLE NONE")  # only a role itself may change its settings
+            for statement in statements:
+                await connection.exec_driver_sql(statement)
+    except MigrationForbidden:  # `wxauth check` reports what the role lacks
+        return ()
+    return statements
 
 
 @asynccontextmanager

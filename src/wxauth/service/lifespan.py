@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -27,6 +27,7 @@ from wxauth.core.database import Database
 from wxauth.core.libpq import CHANNEL_BINDING_LACKING
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.outages import DatabaseUrlRefused, outage_log, reason_of
+from wxauth.core.pooler_queries import statements_for_role
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
@@ -214,3 +215,12 @@ async def _load_stored_data(services: Services) -> None:
     await services[Apps].try_refresh()
     await services[KeyRing].try_refresh()
     await services[ConsoleSessions].add_as_site()
+    with suppress(StorageUnavailable):
+        await _warn_of_role(services.database)
+
+
+async def _warn_of_role(database: Database) -> None:
+    statements = await statements_for_role(database)
+    if statements:
+        consequence = "one locked row can block all logins"
+        log.warning("role_settings_missing", consequence=consequence, what_to_do="; ".join(statements))
