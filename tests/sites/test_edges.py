@@ -57,13 +57,6 @@ async def test_an_issuer_may_have_a_path(house: House, prefix: str) -> None:
     problem_of(await tab.scanned_by(login), "invalid_token", 401)
 
 
-async def test_an_id_token_of_a_former_issuer_logs_nobody_out(house: House) -> None:
-    hint = {"id_token_hint": (await house.tokens())["id_token"]}
-    moved = await house.stage.make(issuer="https://new.test")
-    assert (await moved.get("/v1/end_session", params=hint)).status_code == 400
-    assert (await house.log_out(**hint)).status_code == 200
-
-
 @pytest.mark.oldest_postgres
 async def test_reseal_covers_the_keys_of_id_tokens(house: House) -> None:
     assert len(await keys_at(house.stage.client)) == 2

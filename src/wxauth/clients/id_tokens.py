@@ -11,9 +11,9 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from wxauth.clients.assertions import COMPACT_JWS
-from wxauth.clients.models import Client, claims_of
-from wxauth.clients.oauth_requests import MAX_TOKEN_LENGTH
+from wxauth.clients.models import Client, added_claims, granted_claims
 from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.core.users import UserInSession
 from wxauth.keys.keyring import KeyRing
@@ -28,11 +28,27 @@ PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce
 # The id of each of wxauth's keys is its thumbprint (RFC 7638).
 _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
+# Sites send an id_token in the URL of a logout, which may have 8,192 characters (`MAX_TARGET` in `web/edge.py`).
+_MAX_LENGTH: Final = 7168
+_OTHER_TYPES: Final = {"at+jwt": "an access token", "logout+jwt": "a logout token"}
+
+log = get_logger()
+
+
+class InvalidHint(Exception):
+    """The reason why a text is no id_token of this installation, for the log."""
+
+    def __init__(self, reason: str, *, client_id: object = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.client_id = client_id  # as the text says; nobody has verified it
+
 
 @dataclass(frozen=True, slots=True)
 class IdTokenHint:
-    """The client, the session and the user in an id_token of this service, which may have expired."""
+    """The content of an id_token of this installation, which may have expired."""
 
+    issuer: str  # differs from the setting after a move to another URL
     client_id: str
     session_id: UUID
     user_id: UUID  # After a merge, the remaining user has a different id.
@@ -66,6 +82,8 @@ class IdTokens:
         `amr`.
         """
         key = await self.keys.id_token_key(client.id_token_alg, now)
+        # ES256 keys also sign access tokens. An id_token is none, because its `typ` and its audience, the site, differ.
+        header = base64url(to_json({"alg": key.alg, "kid": key.kid, "typ": "JWT"}))
         issued_at = int(now.timestamp())
         claims: dict[str, Any] = {
             "iss": self.settings.issuer,
@@ -80,40 +98,59 @@ class IdTokens:
         if access_token is not None:
             digest = sha256(access_token.encode()).digest()
             claims["at_hash"] = base64url(digest[: len(digest) // 2]).decode()  # the left half of the hash
-        claims |= {"amr": [authenticated_by], **claims_of(user, client, scopes)}
+        claims["amr"] = [authenticated_by]
         if nonce is not None:
             claims["nonce"] = nonce
-        # ES256 keys also sign access tokens. An id_token is none, because its `typ` and its audience, the site, differ.
-        header = {"alg": key.alg, "kid": key.kid, "typ": "JWT"}
-        return sign(key.signer, base64url(to_json(header)), to_json(claims))
+        granted, added = granted_claims(user, client, scopes), added_claims(user, client, scopes)
+        without_picture = {name: value for name, value in granted.items() if name != "picture"}
+        # `/v1/userinfo` returns all of them. The picture's URL is the longest claim that few sites need.
+        for about_user in (granted | added, without_picture | added, without_picture, {}):
+            token = sign(key.signer, header, to_json(claims | about_user))
+            if len(token) <= _MAX_LENGTH:
+                break
+        if left_out := sorted((granted | added).keys() - about_user.keys()):
+            reason = "too much for one id_token"
+            log.error("claims_left_out", user_id=user.id, client_id=client.name, claims=left_out, reason=reason)
+        return token
 
-    async def read(self, token: str) -> IdTokenHint | None:
-        """Return the content of an id_token of this service, even if it has expired; None for any other text."""
-        jws = COMPACT_JWS.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
+    async def read(self, token: str) -> IdTokenHint:
+        """Return the content of a site's id_token, even if it has expired or names a previous URL of this service.
+
+        Raises: InvalidHint, for any other text, and if its key was withdrawn.
+        """
+        jws = COMPACT_JWS.fullmatch(token)
         if jws is None:
-            return None
+            raise InvalidHint("it is no token")
         try:
-            header = json_object(jws[1])
-            if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # not an id_token of wxauth
-                return None
-            verifier = await self.keys.id_token_verifier(header["alg"], header["kid"])
-            if verifier is None or not verifier.verify(f"{jws[1]}.{jws[2]}".encode(), decoded(jws[3])):
-                return None
-            claims = json_object(jws[2])
-        except (InvalidToken, KeyError, TypeError):
-            return None
-        # wxauth has signed the claims, so they are well-formed. wxauth may have issued the id_token under a previous
-        # issuer URL, or to a mini-program or mobile app, without a session.
-        if claims["iss"] != self.settings.issuer or "sid" not in claims:
-            return None
-        return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
+            header, claims = json_object(jws[1]), json_object(jws[2])
+            signature = decoded(jws[3])
+        except InvalidToken as exc:
+            raise InvalidHint(f"it is no token: {exc}") from None
+        client_id, kid, typ = claims.get("aud"), header.get("kid"), header.get("typ")
+        if typ != "JWT" or "events" in claims:
+            kind = _OTHER_TYPES.get(typ) if isinstance(typ, str) else None
+            raise InvalidHint(f"it is {kind or 'another kind of token'}", client_id=client_id)
+        verifier = None
+        if isinstance(kid, str) and _KID.fullmatch(kid):
+            verifier = await self.keys.id_token_verifier(header.get("alg"), kid)
+        if verifier is None:
+            raise InvalidHint("its key was withdrawn, or another service signed it", client_id=client_id)
+        if not verifier.verify(f"{jws[1]}.{jws[2]}".encode(), signature):
+            raise InvalidHint("its signature is wrong", client_id=client_id)
+        # wxauth has signed the claims, so they are well-formed.
+        if "sid" not in claims:
+            raise InvalidHint("it was issued to a phone, without a session", client_id=client_id)
+        return IdTokenHint(claims["iss"], claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
 
     async def user_in(self, token: str, *, client_id: str) -> UUID | None:
         """Return the current id of the user in a client's id_token, which may have expired; None for any other text.
 
         If the user no longer exists, it is the id in the id_token.
         """
-        hint = await self.read(token)
-        if hint is None or hint.client_id != client_id:
+        try:
+            hint = await self.read(token)
+        except InvalidHint:
+            return None
+        if hint.issuer != self.settings.issuer or hint.client_id != client_id:
             return None
         return await self.database.value(CURRENT_USER_ID, user_id=hint.user_id) or hint.user_id

@@ -183,11 +183,18 @@ CLAIMS: Final = tuple(claim for claims in SITE_SCOPES.values() for claim in clai
 
 def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:
     """Return the claims about a user that these scopes grant, and the operator's own claims for the client."""
+    return granted_claims(user, client, scopes) | added_claims(user, client, scopes)
+
+
+def granted_claims(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:
     values = {
         claim: value(user, client)
         for scope, claims in SITE_SCOPES.items()
         if scope in scopes
         for claim, value in claims.items()
     }
-    granted = {claim: value for claim, value in values.items() if value is not None}
-    return granted | filled_claims(client.claims, user, may_contain_roles=ROLES_SCOPE in scopes)
+    return {claim: value for claim, value in values.items() if value is not None}
+
+
+def added_claims(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:
+    return filled_claims(client.claims, user, may_contain_roles=ROLES_SCOPE in scopes)

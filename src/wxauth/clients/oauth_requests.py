@@ -29,6 +29,8 @@ _MAX_ESCAPES: Final = 8192
 MAX_PARAMETER_LENGTH: Final = 4096
 # The limit is for the parameters in `_LONG`. A picture URL or many roles make an `id_token_hint` longer.
 MAX_TOKEN_LENGTH: Final = 8192
+# An earlier version issued longer id_tokens, with which users could not log out.
+MAX_POSTED_HINT_LENGTH: Final = 16384
 
 BROWSER_USER_AGENT: Final = "browser_user_agent"
 
@@ -85,13 +87,14 @@ class Unreadable(OAuthError):
     The message names only parameters that wxauth reads, because a caller may have chosen any other name.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, others: Parameters) -> None:
+        self.others = others  # which may be unreadable, too
         self.parameter = name if name in _NAMES_IN_ERRORS else None
         subject = self.parameter or "a parameter"
         super().__init__("invalid_request", f"{subject} is too long, or contains a character that can't be printed")
 
 
-def parse_parameters(text: str) -> Parameters:
+def parse_parameters(text: str, *, longest_hint: int = MAX_TOKEN_LENGTH) -> Parameters:
     """Return the parameters in a percent-encoded query or form, as `check_parameters` does."""
     if text.count("%") > _MAX_ESCAPES:
         raise OAuthError("invalid_request", "there are too many percent-encoded characters")
@@ -99,27 +102,27 @@ def parse_parameters(text: str) -> Parameters:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
         raise OAuthError("invalid_request", "there are too many parameters") from None
-    return check_parameters(pairs)
+    return check_parameters(pairs, longest_hint=longest_hint)
 
 
-def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
+def check_parameters(pairs: list[tuple[str, str]], *, longest_hint: int = MAX_TOKEN_LENGTH) -> Parameters:
     """Return decoded parameters, without unreadable ones that change nothing. Raises: OAuthError."""
     if len(pairs) > _MAX_PARAMETERS:
         raise OAuthError("invalid_request", "there are too many parameters")
     pairs = [(name, value) for name, value in pairs if name not in _CHANGE_NOTHING or _is_readable(name, value)]
     for name, value in pairs:
-        if name not in _UNCHECKED and not _is_readable(name, value):
-            refusal = Unreadable(name)
-            client_id = Parameters(pairs).get("client_id", "")
+        if name not in _UNCHECKED and not _is_readable(name, value, longest_hint):
+            refusal = Unreadable(name, Parameters([pair for pair in pairs if pair[0] != name]))
+            client_id = refusal.others.get("client_id", "")
             loggable_id = client_id if is_client_name(client_id) else None
             log.info("parameter_refused", client_id=loggable_id, detail=refusal.description)
             raise refusal
     return Parameters(pairs)
 
 
-def _is_readable(name: str, value: str) -> bool:
+def _is_readable(name: str, value: str, longest_hint: int = MAX_TOKEN_LENGTH) -> bool:
     longest = MAX_TOKEN_LENGTH if name in _LONG else MAX_PARAMETER_LENGTH
-    return len(value) <= longest and value.isprintable()
+    return len(value) <= (longest_hint if name == "id_token_hint" else longest) and value.isprintable()
 
 
 def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.events.webhook_queries import sweep_deliveries
 from wxauth.housekeeping import queries
-from wxauth.keys.queries import DELETE_RETIRED, ERASE_RETIRED
+from wxauth.keys.queries import ERASE_RETIRED
 from wxauth.limits.queries import WINDOW, sweep_action_counts
 from wxauth.login.count_queries import LoginCounts
 from wxauth.login.refusal_queries import sweep_refusals
@@ -261,10 +261,8 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
     await services[Phones].bind_pending(size=pace.page_size)  # for example of a process that has crashed
     if not clocks_agree(services):
         return
-    longest_session = timedelta(seconds=services.settings.web_session_max_age)
     for kid in await database.values(ERASE_RETIRED, now=now):
         log.info("signing_key_retired", kid=kid)
-    await database.run(DELETE_RETIRED, longest_session_ago=now - longest_session)
     await services[LoginCounts].merge_hours()
     await _page_by_page(
         pace,

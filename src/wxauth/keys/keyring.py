@@ -215,8 +215,8 @@ class KeyRing:
     async def id_token_verifier(self, alg: object, kid: str) -> Any | None:
         """Return the key object of python-jose that verifies an id_token's signature.
 
-        A retired key is also returned until `DELETE_RETIRED` deletes it, because an expired id_token still names the
-        session to end. `alg` is the value in the id_token's header, which may be any JSON value.
+        A retired key is also returned, because an expired id_token still names the session to end. `alg` is the value
+        in the id_token's header, which may be any JSON value.
         """
         if alg not in (ALGORITHM, RSA_ALGORITHM):
             return None

@@ -40,9 +40,8 @@ reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
 ERASE_RETIRED: Final = Statement[str]("""
 UPDATE signing_keys SET private_key = '' WHERE retires_at <= :now AND private_key <> '' RETURNING kid
 """)
-# Until the longest session of a site has ended, an id_token that the retired key has signed can end its site's session.
-DELETE_RETIRED: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE retires_at <= :longest_session_ago")
-# The query includes retired keys, because an expired id_token still identifies the session that it can end.
+# The public half of a retired key stays, because a site may log a user out with an id_token of any age. Only the keys
+# that were withdrawn are deleted.
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = :alg")
 # A client is a site if it has a title. A removed site counts until its row is deleted.
 HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL)")

@@ -10,11 +10,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.clients.clients import find_site
-from wxauth.clients.id_tokens import IdTokens
+from wxauth.clients.id_tokens import IdTokens, InvalidHint
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError
-from wxauth.clients.oauth_requests import Parameters, form_parameters, parse_parameters
-from wxauth.clients.redirect_uris import is_registered, with_query
+from wxauth.clients.oauth_requests import (
+    MAX_POSTED_HINT_LENGTH,
+    MAX_TOKEN_LENGTH,
+    Parameters,
+    Unreadable,
+    form_parameters,
+    parse_parameters,
+    refuse_repeated,
+)
+from wxauth.clients.redirect_uris import is_registered, loggable_uri, with_query
+from wxauth.clients.rules import is_client_name
+from wxauth.core.logs import get_logger
 from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sites.authorization_codes import AuthorizationCodes
@@ -31,6 +41,7 @@ from wxauth.web.direct import Router, text_parameters
 
 _PARAMETERS: Final = ("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales", "logout_hint")
 router = Router("websites")
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +60,26 @@ class LoggingOut:
     async def answer(self, encoded_parameters: str) -> Response:
         """End the session of the `id_token_hint`, or ask the user, and return the response."""
         pages = self.pages
+        longest_hint = MAX_POSTED_HINT_LENGTH if self.request.method == "POST" else MAX_TOKEN_LENGTH
+        parameters = Parameters([])
         try:
-            parameters = parse_parameters(encoded_parameters)
+            parameters = parse_parameters(encoded_parameters, longest_hint=longest_hint)
+            refuse_repeated(parameters)
         except OAuthError as exc:
-            return pages.message("wrong_logout", status=HTTPStatus.BAD_REQUEST, parameter=exc.parameter)
-        if parameters.repeated:
-            return pages.message("wrong_logout", status=HTTPStatus.BAD_REQUEST)
+            others = exc.others if isinstance(exc, Unreadable) else parameters
+            return await self._refused(exc.description, others, parameter=exc.parameter)
         if "id_token_hint" not in parameters:
             return await self._answer_without_hint(parameters)
-        hint = await self.id_tokens.read(parameters["id_token_hint"])
-        client = None if hint is None else await find_site(self.database, hint.client_id)
-        if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
-            return pages.message("wrong_logout", status=HTTPStatus.BAD_REQUEST)
+        try:
+            hint = await self.id_tokens.read(parameters["id_token_hint"])
+        except InvalidHint as exc:
+            reason = f"id_token_hint isn't an id_token of a site: {exc.reason}"
+            return await self._refused(reason, parameters, client_id=exc.client_id)
+        client = await find_site(self.database, hint.client_id)
+        if client is None:
+            return await self._refused("the client of the id_token_hint was removed", parameters)
+        if parameters.get("client_id", client.name) != client.name:
+            return await self._refused("client_id isn't the client of the id_token_hint", parameters)
         async with self.concurrency.of_session(hint.session_id, hint.user_id, ends_sessions=True):
             await end_web_session(self.database, self.clock, client.name, hint.session_id)
             # If the login of this browser belongs to the same user, even under a new id after a merge, it ends, too.
@@ -76,7 +95,7 @@ class LoggingOut:
         user = await self.single_sign_on.user_of(browser)
         if user is None or STAY_FIELD in parameters:
             message = "nobody" if user is None else "stayed"
-            return pages.not_logged_out(message, client, _way_back(client, parameters))
+            return pages.not_logged_out(message, client, self._way_back(client, parameters))
         confirmation = log_out_field(browser.login_cookie)  # no other site can send this value
         is_confirmed = compare_digest(parameters.get(CONFIRMED_FIELD, "").encode(), confirmation.encode())
         if self.request.method != "POST" or not is_confirmed:
@@ -91,15 +110,38 @@ class LoggingOut:
     def _logged_out(self, client: Client, parameters: Parameters) -> Response:
         if "post_logout_redirect_uri" not in parameters:
             return self.pages.message("logged_out")
-        url = _way_back(client, parameters)
+        url = self._way_back(client, parameters)
         return self.pages.message("logged_out_nowhere") if url is None else redirect_to(url)
 
+    def _way_back(self, client: Client | None, parameters: Parameters) -> str | None:
+        url = parameters.get("post_logout_redirect_uri")
+        if url is None:
+            return None
+        if client is None or not is_registered(url, client.logout_uris):
+            change = "the site's own setting, or 'wxauth clients set NAME --logout-uri URI'"
+            if client is None:
+                change = "the site must send its client_id or the id_token_hint"
+            log.warning("logout_uri_not_registered", **_logged(client, parameters), what_to_change=change)
+            return None
+        return with_query(url, {"state": parameters["state"]}) if "state" in parameters else url
 
-def _way_back(client: Client | None, parameters: Parameters) -> str | None:
-    url = parameters.get("post_logout_redirect_uri")
-    if url is None or client is None or not is_registered(url, client.logout_uris):
-        return None
-    return with_query(url, {"state": parameters["state"]}) if "state" in parameters else url
+    async def _refused(
+        self, reason: str, parameters: Parameters, *, client_id: object = None, parameter: str | None = None
+    ) -> Response:
+        # Nobody has verified that the site named here has sent the request, so only the log contains its name.
+        name = parameters.get("client_id", client_id)
+        client = await find_site(self.database, name) if isinstance(name, str) else None
+        log.warning("logout_refused", reason=reason, **_logged(client, parameters))
+        return self.pages.message("wrong_logout", status=HTTPStatus.BAD_REQUEST, parameter=parameter)
+
+
+def _logged(client: Client | None, parameters: Parameters) -> dict[str, object]:
+    name = parameters.get("client_id", "") if client is None else client.name
+    return {
+        "client_id": name if is_client_name(name) else None,
+        "received": loggable_uri(parameters.get("post_logout_redirect_uri", "")),
+        "registered": None if client is None else client.logout_uris,
+    }
 
 
 LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
@@ -123,13 +165,13 @@ LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
 async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOutDep) -> Response:
     """End the session that the `id_token_hint` names, and redirect to `post_logout_redirect_uri`, if it is registered.
 
-    The hint may have expired. If the same user has a login in this browser that sites share, that login and the
-    sessions of these sites end, too.
+    The hint may have expired, or name a previous URL of this service as its issuer. If the same user has a login in
+    this browser that sites share, that login and the sessions of these sites end, too.
 
     A request without a hint ends nothing by itself, because anybody could have made the link. If the browser has a
     login, a page asks the user whether to log out.
 
-    The parameters are in the query. By POST, they can also be in a form.
+    The parameters are in the query. By POST, they can also be in a form, in which the hint may have 16,384 characters.
     """
     encoded_parameters = request.url.query
     if request.method == "POST":

@@ -145,10 +145,11 @@ class Rendering:
         Browsers send a cross-site POST without wxauth's cookies, and a new cookie would break the browser's other
         tabs.
         """
-        if self.request.headers.get("sec-fetch-site") != "cross-site" or len(encoded_parameters) > _MAX_URL_LENGTH:
+        url = f"{self.root}{path}?{encoded_parameters}"
+        if self.request.headers.get("sec-fetch-site") != "cross-site" or len(url) > _MAX_URL_LENGTH:
             return None
         # In contrast to `redirect_to`, RedirectResponse encodes characters of the form that a header cannot contain.
-        return RedirectResponse(f"{self.root}{path}?{encoded_parameters}", HTTPStatus.SEE_OTHER, PRIVATE_HEADERS)
+        return RedirectResponse(url, HTTPStatus.SEE_OTHER, PRIVATE_HEADERS)
 
     def _page(
         self,
