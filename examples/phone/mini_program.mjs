@@ -21,7 +21,7 @@ const TAB_BAR = 'custom-tab-bar/index'
 const SCREEN = { windowWidth: 375, windowHeight: 667, screenWidth: 375, screenHeight: 667, pixelRatio: 2, statusBarHeight: 20 }
 const SAFE_AREA = { left: 0, right: 375, top: 20, bottom: 667, width: 375, height: 647 }
 const DEVICE = { platform: 'devtools', brand: 'devtools', model: 'iPhone 6/7/8', system: 'iOS 10.0.1' }
-const ABOUT = { ...DEVICE, ...SCREEN, safeArea: SAFE_AREA, language: 'zh_CN', version: '8.0.44', SDKVersion: '3.9.0' }
+const ABOUT = { ...DEVICE, ...SCREEN, safeArea: SAFE_AREA, language: 'zh_CN', version: '8.0.44' }
 
 function idle(options) {
   const answer = { errMsg: 'ok', confirm: true, cancel: false }
@@ -164,6 +164,7 @@ export class MiniProgram {
       this.open(path.startsWith('/') ? path : join(from, path), Object.fromEntries(new URLSearchParams(query)))
       return idle(options)
     }
+    const about = () => ({ ...ABOUT, SDKVersion: phone.SDKVersion })
     Object.assign(globalThis, {
       App: (app) => (this.app = app),
       Page: define,
@@ -193,8 +194,8 @@ export class MiniProgram {
         getAccountInfoSync: () => ({ miniProgram: { appId: phone.appId, envVersion: 'develop' } }),
         getEnterOptionsSync: () => ({ scene: 1001, query: {} }),
         getLaunchOptionsSync: () => ({ scene: 1001, query: {} }),
-        ...ofEveryName('getSystemInfoSync getAppBaseInfo getDeviceInfo getWindowInfo', () => ({ ...ABOUT })),
-        getSystemInfo: answering(() => ABOUT),
+        ...ofEveryName('getSystemInfoSync getAppBaseInfo getDeviceInfo getWindowInfo', about),
+        getSystemInfo: answering(about),
         getNetworkType: answering(() => ({ networkType: phone.isOnline ? 'wifi' : 'none' })),
         getMenuButtonBoundingClientRect: () => ({ top: 24, right: 365, bottom: 56, left: 278, width: 87, height: 32 }),
         getUpdateManager: () => ofEveryName('onCheckForUpdate onUpdateReady onUpdateFailed applyUpdate', () => {}),

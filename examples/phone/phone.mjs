@@ -1,6 +1,7 @@
 // A simulated phone with WeChat. Its `wx` behaves like the `wx` of WeChat in a mini-program. Tests can make any request
 // fail.
 import { request as send } from 'node:http'
+import { posix } from 'node:path'
 
 const MB = 2 ** 20
 const METHODS = ['OPTIONS', 'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'TRACE', 'CONNECT'] // without PATCH, as in wx
@@ -8,6 +9,9 @@ const AT_ONCE = 10 // the number of requests that run at the same time; other re
 const USER_AGENT =
   'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 ' +
   'MicroMessenger/8.0.44(0x18002c2d) NetType/WIFI Language/zh_CN'
+const JPEG = 'image/jpeg'
+const TYPES = { gif: 'image/gif', jpeg: JPEG, jpg: JPEG, mp4: 'video/mp4', png: 'image/png', webp: 'image/webp' }
+const MAX_REDIRECTS = 20
 const CLOSED = 'fail errcode:-100 cronet_error_code:-100 error_msg:net::ERR_CONNECTION_CLOSED'
 
 /**
@@ -91,6 +95,8 @@ export class Phone {
     /** The phone's clock in milliseconds. The clock stands still until a test sets it. */
     this.time = Date.UTC(2026, 10, 20, 8)
     this.isOnline = true
+    /** The version of the base library. Versions before 3.2.2 follow every redirect. */
+    this.SDKVersion = '3.9.0'
     /** Returns the name of a header as this phone spells it. */
     this.headerName = (name) => name
     /**
@@ -201,6 +207,13 @@ function makeWx(phone) {
     }
   }
 
+  /** Returns what a response's head gives the page. The cookies are also a list. */
+  function headOf(statusCode, header) {
+    const cookies = header['set-cookie'] || []
+    const texts = Object.fromEntries(Object.entries(header).map(([name, value]) => [name, String(value)]))
+    return { header: renamed(texts, phone.headerName), cookies, ...(phone.hasStatusInHead && { statusCode }) }
+  }
+
   const wx = {
     login(options) {
       if (arguments.length !== 1) throw new TypeError('login wants one argument')
@@ -220,9 +233,10 @@ function makeWx(phone) {
       const method = options.method || 'GET'
       const heard = { head: () => {}, piece: () => {} }
       let isAborted = false
-      const onHead = (statusCode, header) => heard.head({ header, ...(phone.hasStatusInHead && { statusCode }) })
+      const onHead = (statusCode, header) => heard.head(headOf(statusCode, header))
       const onPiece = (piece) => isAborted || heard.piece({ data: new Uint8Array(piece).buffer })
       const pieces = options.enableChunked ? { onHead, onPiece } : undefined
+      const mode = isOlder(phone.SDKVersion, '3.2.2') ? 'follow' : redirect
       const stop = start('request', options, `${method} ${pathOf(url)}`, async (signal) => {
         if (!/^https?:\/\/[^\s\\]+$/i.test(url)) throw `fail invalid url "${url}"`
         if (!METHODS.includes(method)) throw 'fail method is invalid'
@@ -233,12 +247,12 @@ function makeWx(phone) {
         const inQuery = method === 'GET' && data !== null && typeof data === 'object'
         const target = inQuery ? url + (url.includes('?') ? '&' : '?') + formOf(data) : url
         const body = inQuery ? undefined : textOf(data, header['content-type'])
-        const ask = () => exchange(target, method, header, body, redirect, pieces, signal)
+        const ask = () => exchange(target, method, header, body, mode, pieces, signal)
         const answer = await overNetwork(ask, signal)
         const text = answer.body.toString()
         return {
+          ...headOf(answer.statusCode, answer.header),
           statusCode: answer.statusCode,
-          header: renamed(answer.header, phone.headerName),
           data:
             responseType === 'arraybuffer'
               ? new Uint8Array(answer.body).buffer
@@ -256,30 +270,43 @@ function makeWx(phone) {
 
     uploadFile(options) {
       const { url, filePath, name, formData = {} } = options
-      const abort = start('uploadFile', options, `UPLOAD ${pathOf(url)}`, async (signal) => {
+      const { task, heard } = transferTask()
+      const onSent = (totalBytesSent, totalBytesExpectedToSend) => {
+        const progress = percent(totalBytesSent, totalBytesExpectedToSend)
+        heard('ProgressUpdate', { progress, totalBytesSent, totalBytesExpectedToSend })
+      }
+      const watch = { onSent, onHead: (...head) => heard('HeadersReceived', headOf(...head)) }
+      const stop = start('uploadFile', options, `UPLOAD ${pathOf(url)}`, async (signal) => {
         if (!phone.files.has(filePath)) throw 'fail file not found'
         const form = new FormData()
         for (const [key, value] of Object.entries(formData)) form.append(key, String(value))
-        form.append(name, new Blob([phone.files.get(filePath)], { type: 'image/png' }), 'tmp_1.png')
+        const type = TYPES[/\.(\w+)$/.exec(filePath)?.[1]] || 'application/octet-stream'
+        form.append(name, new Blob([phone.files.get(filePath)], { type }), posix.basename(filePath))
         const { headers, body } = await multipart(form)
         const header = { ...lowerCased(options.header || {}), ...headers, 'user-agent': USER_AGENT }
-        const answer = await overNetwork(() => exchange(url, 'POST', header, body, 'manual', undefined, signal), signal)
+        const answer = await overNetwork(() => exchange(url, 'POST', header, body, 'manual', watch, signal), signal)
         return { statusCode: answer.statusCode, data: answer.body.toString() } // without header, and not parsed
       })
-      return { abort }
+      return task(stop)
     },
 
     downloadFile(options) {
       const { url, filePath } = options
-      const abort = start('downloadFile', options, `DOWNLOAD ${pathOf(url)}`, async (signal) => {
+      const { task, heard } = transferTask()
+      const onReceived = (totalBytesWritten, totalBytesExpectedToWrite) => {
+        const progress = percent(totalBytesWritten, totalBytesExpectedToWrite)
+        heard('ProgressUpdate', { progress, totalBytesWritten, totalBytesExpectedToWrite })
+      }
+      const watch = { onReceived, onHead: (...head) => heard('HeadersReceived', headOf(...head)) }
+      const stop = start('downloadFile', options, `DOWNLOAD ${pathOf(url)}`, async (signal) => {
         const header = { ...lowerCased(options.header || {}), 'user-agent': USER_AGENT }
-        const ask = () => exchange(url, 'GET', header, undefined, 'follow', undefined, signal)
+        const ask = () => exchange(url, 'GET', header, undefined, 'follow', watch, signal)
         const { statusCode, body } = await overNetwork(ask, signal)
         const place = filePath || `http://tmp/${phone.files.size + 1}`
-        phone.files.set(place, body)
+        phone.files.set(place, body) // whatever the status is
         return { statusCode, [filePath ? 'filePath' : 'tempFilePath']: place }
       })
-      return { abort }
+      return task(stop)
     },
 
     getStorageSync(key) {
@@ -308,28 +335,89 @@ function makeWx(phone) {
 }
 
 /**
- * Sends one request over HTTP. It returns redirects, or follows them with all headers, as WeChat does. If `pieces` is
- * set, its functions receive the body. Schemes other than http fail, because the simulation does not support TLS.
+ * Returns the events of an upload or a download: `heard` tells the listeners, and `task` makes the page's task of the
+ * function that stops the work.
  */
-export function exchange(url, method, header, body, redirect = 'manual', pieces = undefined, signal = undefined) {
+function transferTask() {
+  const listeners = { ProgressUpdate: [], HeadersReceived: [] }
+  let isAborted = false
+  const heard = (event, value) => isAborted || listeners[event].forEach((listener) => listener(value))
+  function task(stop) {
+    const abort = () => ((isAborted = true), stop())
+    const made = { abort }
+    for (const event of Object.keys(listeners)) {
+      made[`on${event}`] = (listener) => void listeners[event].push(listener)
+      made[`off${event}`] = (listener) => {
+        listeners[event] = listener ? listeners[event].filter((other) => other !== listener) : []
+      }
+    }
+    return made
+  }
+  return { task, heard }
+}
+
+const percent = (part, total) => (total ? Math.floor((part / total) * 100) : 0)
+
+function isOlder(version, than) {
+  const [a, b] = [version, than].map((text) => text.split('.').map(Number))
+  const n = b.findIndex((part, i) => part !== (a[i] || 0))
+  return n >= 0 && (a[n] || 0) < b[n]
+}
+
+/**
+ * Sends one request over HTTP. It returns redirects, or follows them with all headers, as WeChat does. The functions of
+ * `watch` are optional. `onHead` receives the status and the headers, `onPiece` the body in pieces, and `onSent` and
+ * `onReceived` the bytes so far and in total. The total is 0 if it is unknown. Schemes other than http fail, because
+ * the simulation does not support TLS.
+ */
+export function exchange(url, method, header, body, redirect = 'manual', watch = {}, signal = undefined, hops = 0) {
   return new Promise((resolve, reject) => {
     if (new URL(url).protocol !== 'http:') return reject('fail only http is simulated here')
+    const isFollowed = ({ statusCode, headers }) =>
+      redirect === 'follow' && /^30[12378]$/.test(statusCode) && headers.location
     const sent = send(new URL(url), { method, headers: header, agent: false, signal }, (answer) => {
       const chunks = []
-      if (pieces) pieces.onHead(answer.statusCode, answer.headers)
-      answer.on('data', (chunk) => (pieces ? pieces.onPiece(chunk) : chunks.push(chunk)))
+      const { statusCode, headers } = answer
+      const { onHead, onPiece, onReceived } = isFollowed(answer) ? {} : watch
+      if (onHead) onHead(statusCode, headers)
+      let received = 0
+      answer.on('data', (chunk) => {
+        received += chunk.length
+        if (onReceived) onReceived(received, Number(headers['content-length']) || 0)
+        if (onPiece) onPiece(chunk)
+        else chunks.push(chunk)
+      })
       answer.on('error', () => reject(CLOSED))
       answer.on('end', () => {
-        const { statusCode, headers } = answer
-        if (redirect === 'follow' && statusCode > 300 && statusCode < 400 && headers.location)
-          resolve(exchange(new URL(headers.location, url).href, 'GET', header, undefined, redirect, undefined, signal))
-        else resolve({ statusCode, header: headers, body: Buffer.concat(chunks) })
+        if (!isFollowed(answer)) return resolve({ statusCode, header: headers, body: Buffer.concat(chunks) })
+        if (hops === MAX_REDIRECTS) return reject('fail too many redirects')
+        const isSame = statusCode > 303 || /^(GET|HEAD)$/.test(method)
+        const next = new URL(headers.location, url).href
+        const again = isSame ? [method, header, body] : ['GET', withoutBody(header), undefined]
+        resolve(exchange(next, ...again, redirect, watch, signal, hops + 1))
       })
     })
     sent.on('error', () => reject(CLOSED))
-    sent.end(body)
+    if (!watch.onSent) return sent.end(body)
+    sent.setHeader('content-length', body.length)
+    sendInPieces(sent, body, watch.onSent)
   })
 }
+
+/** Sends the body piece by piece, so that a large upload reports its progress several times. */
+function sendInPieces(sent, body, onSent, from = 0) {
+  const piece = body.subarray(from, from + 2 ** 16)
+  sent.write(piece, (error) => {
+    const until = from + piece.length
+    if (error) return
+    onSent(until, body.length)
+    if (until < body.length) sendInPieces(sent, body, onSent, until)
+    else sent.end()
+  })
+}
+
+const withoutBody = (header) =>
+  Object.fromEntries(Object.entries(header).filter(([name]) => !/^content-/i.test(name)))
 
 function pathOf(url) {
   return String(url)

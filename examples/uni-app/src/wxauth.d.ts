@@ -85,6 +85,17 @@ export interface Platform {
     success(answer: { statusCode: number; data: string }): void
     fail(error: { errMsg: string }): void
   }): any
+  /**
+   * Needed only for `auth.downloadFile`.
+   * 仅 `auth.downloadFile` 需要。
+   */
+  downloadFile?(options: {
+    url: string
+    header?: Record<string, string>
+    timeout?: number
+    success(answer: { statusCode: number }): void
+    fail(error: { errMsg: string }): void
+  }): any
   getStorageSync(key: string): any
   setStorageSync(key: string, value: string): void
   removeStorageSync(key: string): void
@@ -241,6 +252,12 @@ export interface RequestOptions {
   dataType?: string
   responseType?: 'text' | 'arraybuffer' | (string & {})
   /**
+   * Has no effect. The SDK always passes `'manual'`, so that the token is never sent to the target of a redirect. Phones
+   * with a base library before 3.2.2 ignore it and follow redirects, so your services must not redirect.
+   * 不起作用。SDK 总是传 `'manual'`，以免 token 被发往重定向的目标。基础库低于 3.2.2 的手机会忽略它并跟随重定向，因此你的服务不要重定向。
+   */
+  redirect?: string
+  /**
    * Like `silent` in `createAuth`, but only for this request.
    * 仅对本次请求生效，含义同 `createAuth` 的 `silent`。
    */
@@ -280,6 +297,99 @@ export interface Answer<Data = any> {
   statusCode: number
   data: Data
   header: Record<string, any>
+  errMsg: string
+  cookies?: string[]
+  /**
+   * WeChat's timings, as other members of its responses, are passed on unchanged.
+   * 微信的耗时信息。微信响应中的其他成员也原样返回。
+   */
+  profile?: any
+}
+
+/**
+ * The options of an upload, like the options of `wx.uploadFile`. Other options are passed on to `wx.uploadFile`.
+ * 上传的参数，同 `wx.uploadFile`。其他参数原样传给 `wx.uploadFile`。
+ */
+export interface UploadOptions {
+  /** Like the `url` of a request. 同 `request` 的 `url`。 */
+  url: string
+  filePath: string
+  name: string
+  formData?: Record<string, any>
+  /** The headers without `Authorization`, because the SDK sets it. 请求头，不含 `Authorization`，它由 SDK 填写。 */
+  header?: Record<string, any>
+  /** The timeout in milliseconds. 超时时间，单位为毫秒。 */
+  timeout?: number
+  /** Like `silent` in `createAuth`, but only for this upload. 仅对本次上传生效，含义同 `createAuth` 的 `silent`。 */
+  silent?: boolean
+  success?(answer: UploadAnswer): void
+  fail?(error: TransferError): void
+  complete?(result: UploadAnswer | TransferError): void
+}
+
+/**
+ * The options of a download, like the options of `wx.downloadFile`. Other options are passed on to `wx.downloadFile`.
+ * 下载的参数，同 `wx.downloadFile`。其他参数原样传给 `wx.downloadFile`。
+ */
+export interface DownloadOptions {
+  /** Like the `url` of a request. 同 `request` 的 `url`。 */
+  url: string
+  filePath?: string
+  /** The headers without `Authorization`, because the SDK sets it. 请求头，不含 `Authorization`，它由 SDK 填写。 */
+  header?: Record<string, any>
+  /** The timeout in milliseconds. 超时时间，单位为毫秒。 */
+  timeout?: number
+  /** Like `silent` in `createAuth`, but only for this download. 仅对本次下载生效，含义同 `createAuth` 的 `silent`。 */
+  silent?: boolean
+  success?(answer: DownloadAnswer): void
+  fail?(error: TransferError): void
+  complete?(result: DownloadAnswer | TransferError): void
+}
+
+/** What `wx.uploadFile` returns, with any status. `wx.uploadFile` 的结果，可能是任意状态码。 */
+export interface UploadAnswer {
+  statusCode: number
+  data: string
+  errMsg: string
+}
+
+/** What `wx.downloadFile` returns, with any status. `wx.downloadFile` 的结果，可能是任意状态码。 */
+export interface DownloadAnswer {
+  statusCode: number
+  tempFilePath: string
+  filePath: string
+  errMsg: string
+}
+
+/** The reason why an upload or a download got no response. 上传或下载没有得到响应的原因。 */
+export interface TransferError extends AuthError {
+  errMsg: string
+}
+
+/**
+ * The task of an upload or a download, like WeChat's. It exists before the SDK has sent anything, and follows the second
+ * attempt if a 401 makes the SDK send the file again. The progress then starts again.
+ * 上传或下载的任务，同微信的任务。SDK 尚未发送时它就已存在；401 后 SDK 重新发送时，它对应第二次发送，进度从头开始。
+ */
+export interface TransferTask<Progress> {
+  /** Ends the upload or the download. `fail` is called with the code `aborted`. 中止传输，`fail` 的 code 为 `aborted`。 */
+  abort(): void
+  onProgressUpdate(listener: (progress: Progress) => void): void
+  offProgressUpdate(listener?: (progress: Progress) => void): void
+  onHeadersReceived(listener: (head: { header: Record<string, any> }) => void): void
+  offHeadersReceived(listener?: (head: { header: Record<string, any> }) => void): void
+}
+
+export interface UploadProgress {
+  progress: number
+  totalBytesSent: number
+  totalBytesExpectedToSend: number
+}
+
+export interface DownloadProgress {
+  progress: number
+  totalBytesWritten: number
+  totalBytesExpectedToWrite: number
 }
 
 /**
@@ -445,6 +555,19 @@ export interface Auth {
    * 且不重发。
    */
   request<Data = any>(options: RequestOptions | (RequestOptions & Record<string, any>)): Promise<Answer<Data>>
+  /**
+   * Calls `wx.uploadFile` with the token. Guests, refreshes, a 401 and a logout are handled as for `request`. Returns the
+   * task immediately, and calls the callbacks as `wx.uploadFile` does. `fail` gets an AuthError that also has an `errMsg`.
+   * 带 token 调用 `wx.uploadFile`。游客、刷新、401 与退出登录的处理同 `request`。立即返回任务，并像 `wx.uploadFile` 一样调用回调。
+   * `fail` 收到带 `errMsg` 的 AuthError。
+   */
+  uploadFile(options: UploadOptions | (UploadOptions & Record<string, any>)): TransferTask<UploadProgress>
+  /**
+   * Calls `wx.downloadFile` with the token, as `uploadFile` does for uploads. WeChat writes the file for any status, so
+   * check `statusCode`.
+   * 带 token 调用 `wx.downloadFile`，规则同 `uploadFile`。无论状态码是什么，微信都会写入文件，因此请检查 `statusCode`。
+   */
+  downloadFile(options: DownloadOptions | (DownloadOptions & Record<string, any>)): TransferTask<DownloadProgress>
   /**
    * Changes the given fields. Use null or an empty text to clear a field.
    * 修改给出的字段。null 或空字符串表示清除。

@@ -37,7 +37,7 @@ export class AuthError extends Error {
 	constructor(code, more = Object()) {
 		const { title, detail, errors, until } = more
 		// The text must never contain a token.
-		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code)
+		super(withoutTokens(detail ? `${code}: ${detail}` : code))
 		// Needed if the class was compiled to ES5.
 		if (!(this instanceof AuthError)) Object.setPrototypeOf(this, AuthError.prototype)
 		const titles = TITLES[code] || '出错了，请重试|Please try again'
@@ -186,7 +186,11 @@ export function createAuth(options) {
 					timer = setTimeout(reject, (args.timeout || 60000) + 5000, { errMsg: 'timeout' })
 				}
 				wait()
-				const success = (answer) => resolve({ ...answer, statusCode: +Object(answer).statusCode || undefined })
+				const success = (answer) => {
+					const statusCode = +Object(answer).statusCode || undefined
+					if (REDIRECT.test(`${statusCode}`)) warnOfRedirect(args, name, answer)
+					resolve({ ...answer, statusCode })
+				}
 				const task = host[name]({ ...args, redirect: 'manual', success, fail: reject, complete() {} })
 				if (observe) attempt(() => observe(task, wait))
 				abortIfOver = () => {
@@ -321,21 +325,37 @@ export function createAuth(options) {
 		for (const key in header) if (/^authorization$/i.test(key)) delete header[key]
 		if (token) header.Authorization = `Bearer ${token}`
 		if (watch.check) watch.check(token)
+		watch.mayRepeat = token && !refused
 		const answer = await callWx(name, { ...args, header }, watch.begin, !token, token && watch.call)
 		if (!token || refused || watch.hasPiece) return answer
 		const isRefusal = answer.statusCode === 401 || (await callBack(watch.isRefused, answer))
 		return isRefusal ? send(name, args, tokenFor, watch, token) : answer
 	}
 
-	function createWatch(enableChunked, onChunk, onTask) {
+	// `tell` passes the events of the tasks of an upload or a download on.
+	function createWatch(enableChunked, onChunk, onTask, tell) {
 		let stop
 		let abort = () => {} // aborts the latest task
-		const watch = Object({ aborted: new Promise((_, reject) => (stop = reject)), begin })
+		const watch = Object({ aborted: new Promise((_, reject) => (stop = reject)), begin, cancel })
+		function cancel() {
+			watch.isAborted = true
+			stop(new AuthError('aborted'))
+			abort()
+		}
 		function begin(task, wait) {
 			let status // known from the head on most platforms; the body of a 401 is not passed on
 			const listen = (real) => {
 				abort = () => attempt(() => real.abort())
 				if (watch.isAborted) abort()
+				for (const event of tell ? TASK_EVENTS : []) {
+					const pass = (value) => {
+						wait()
+						// A refusal that is followed by a second attempt is not passed on.
+						const isRefusal = +Object(value).statusCode === 401 && watch.mayRepeat
+						if (!isRefusal && !watch.isAborted) tell(event, value)
+					}
+					attempt(() => real['on' + event](pass))
+				}
 				if (!enableChunked) return
 				attempt(() => real.onHeadersReceived((head) => (status = +head.statusCode)))
 				attempt(() =>
@@ -348,27 +368,24 @@ export function createAuth(options) {
 				)
 			}
 			useTask(task, listen)
-			const cancel = () => {
-				watch.isAborted = true
-				stop(new AuthError('aborted'))
-				abort()
-			}
 			// `then` is removed, so that the task is not taken for a promise.
 			callBack(onTask, Object.create(Object(task), { abort: { value: cancel }, then: {} }))
 		}
 		return watch
 	}
 
-	async function sendInSession(call, name, { onChunk, onTask, silent: mayLogIn = silent, ...args }, isOpen) {
+	async function sendInSession(call, name, { onChunk, onTask, silent: mayLogIn = silent, ...args }, isOpen, transfer) {
 		const path = textOf(args.url, 'url')
 		const url = /^[\w+.-]+:/.test(path) ? path : baseURL + (/^[/?#]/.test(path) ? '' : '/') + path
 		if (!trusted.includes(originOf(url))) {
 			fail('origin_not_allowed', `${redacted(url)} is not at baseURL, nor in origins: ${trusted.join(', ')}`)
 		}
-		const passOn = (piece) => (call.token && isOver(call)) || callBack(onChunk, piece)
-		const watch = createWatch(args.enableChunked, passOn, onTask)
+		const inSession = (tell) => (...values) => (call.token && isOver(call)) || tell(...values)
+		const passOn = inSession((piece) => callBack(onChunk, piece))
+		const watch = createWatch(args.enableChunked, passOn, onTask, transfer && inSession(transfer.tell))
 		watch.call = call
-		if (isOpen) watch.isRefused = isRefused
+		if (transfer) transfer.begin(watch)
+		if (isOpen) watch.isRefused = transfer ? (answer) => callBack(isRefused, withJson(answer)) : isRefused
 		// The check comes at the last moment before the request is sent.
 		watch.check = (token) => {
 			call.token = token
@@ -379,12 +396,10 @@ export function createAuth(options) {
 			currentToken(call, refused, mayLogIn).catch((e) => {
 				// The session has ended, or wxauth is unavailable or limits the rate.
 				const hasEnded = e === call.era.error || e.status > 428 || isPassing(e)
-				const isGuest = hasEnded ? /^(get|head|)$/i.test(args.method || '') : e.code === 'login_required' && !refused
+				const isGuest = hasEnded ? /^(get|head)$/i.test(methodOf(args, name)) : e.code === 'login_required' && !refused
 				if (!isOpen || mayLogIn || !isGuest) throw e
 			})
-		const answer = Promise.race([watch.aborted, send(name, { ...args, url }, tokenFor, watch)])
-		const { statusCode, data, header = {} } = await answer
-		return { statusCode, data, header }
+		return Promise.race([watch.aborted, send(name, { ...args, url }, tokenFor, watch)])
 	}
 
 	const requestMe = async (call, path, wanted, args, name = 'request') =>
@@ -425,7 +440,12 @@ export function createAuth(options) {
 	const forGuests = {
 		login: (_, fields) => login(fields),
 		loginCode,
-		request: (call, options) => sendInSession(call, 'request', options, true),
+		async request(call, options) {
+			const answer = await sendInSession(call, 'request', options, true)
+			return { ...answer, header: answer.header || {} }
+		},
+		uploadFile: (call, ...args) => sendInSession(call, 'uploadFile', ...args),
+		downloadFile: (call, ...args) => sendInSession(call, 'downloadFile', ...args),
 		async logout(_, options) {
 			const old = tokens
 			deleteSession()
@@ -487,8 +507,68 @@ export function createAuth(options) {
 			return promise
 		}
 	})
+	for (const name of ['uploadFile', 'downloadFile']) {
+		const inSession = auth[name]
+		auth[name] = (options) => {
+			const { success, fail, complete, ...args } = Object(options)
+			const { task, ...transfer } = createTransfer()
+			const callBoth = (outcome) => (value) => {
+				callBack(outcome, value)
+				callBack(complete, value)
+			}
+			inSession(args, true, transfer).then(callBoth(success), (e) => {
+				const { message } = e
+				const errMsg = `${name}:fail ${e.code === 'aborted' ? 'abort' : message}`
+				callBoth(fail)(Object.assign(new AuthError(e.code), e, { message, errMsg })) // other calls might share `e`
+			})
+			return task
+		}
+	}
 	return auth
 }
+
+// Returns the task that a page gets at once, and what connects it with the tasks of both attempts.
+function createTransfer() {
+	let cancel = () => {}
+	const listeners = {}
+	const task = { abort: () => cancel() }
+	for (const event of TASK_EVENTS) {
+		listeners[event] = []
+		task['on' + event] = (listener) => void (listeners[event] = listeners[event].concat(listener))
+		task['off' + event] = (listener) =>
+			void (listeners[event] = listener ? listeners[event].filter((other) => other !== listener) : [])
+	}
+	const tell = (event, value) => listeners[event].forEach((listener) => callBack(listener, value))
+	return { task, tell, begin: (watch) => (cancel = watch.cancel) }
+}
+
+const TASK_EVENTS = ['ProgressUpdate', 'HeadersReceived']
+const REDIRECT = /^30[12378]$/
+const redirects = new Set()
+
+// Older phones follow redirects, so a service that redirects works on some phones only.
+function warnOfRedirect(args, name, { header }) {
+	const what = `${methodOf(args, name)} ${redacted(args.url)}`
+	if (redirects.has(what) || redirects.size >= 100) return
+	redirects.add(what)
+	const target = withoutTokens(redacted(headerOf(header, 'location') || 'another address'))
+	const text = `wxauth: ${what} redirects to ${target}. Call the target itself, because redirects are not followed.`
+	attempt(() => console.warn(text))
+}
+
+const methodOf = (args, name) =>
+	({ uploadFile: 'POST', downloadFile: 'GET' }[name] || `${args.method || 'GET'}`.toUpperCase())
+
+function headerOf(header, wanted) {
+	const name = Object.keys(Object(header)).find((key) => key.toLowerCase() === wanted)
+	return name && header[name]
+}
+
+// Uploads have JSON as text, and downloads have no data.
+const withJson = ({ data = '', ...answer }) => ({
+	...answer,
+	data: (isText(data) && attempt(() => JSON.parse(data))) || data,
+})
 
 const POST = (data) => ({ method: 'POST', data: JSON.parse(JSON.stringify(data)) })
 const DELETE = { method: 'DELETE' }
@@ -578,6 +658,7 @@ function checkedOrigin(name, url) {
 	return originOf(url) || fail('invalid_argument', what)
 }
 
+const withoutTokens = (text) => text.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…')
 // Returns a URL without query, user and password.
 const redacted = (url) => `${url}`.replace(/[?#][^]*/, '').replace(/^[^]*@/, '…@')
 
@@ -588,8 +669,8 @@ function bodyOf({ statusCode: status, data, header }, wanted) {
 	if (isGood && (wanted ? body && body[wanted] : !isText(body))) return body
 	const problem = (!isGood && body) || {}
 	const { code, request_id: requestId, wechat_errcode: wechatErrcode, erase_at: eraseAt } = problem
-	const name = Object.keys(Object(header)).find((key) => /^retry-after$/i.test(key))
-	const retryAfter = name && /^\d+$/.test(header[name]) ? +header[name] : null
+	const seconds = headerOf(header, 'retry-after')
+	const retryAfter = /^\d+$/.test(seconds) ? +seconds : null
 	const more = { ...problem, status, requestId, retryAfter, wechatErrcode, eraseAt }
 	throw new AuthError(isText(code) ? code : 'http_error', more)
 }

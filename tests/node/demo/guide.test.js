@@ -99,7 +99,7 @@ test('who has logged out sees nothing of what was under way, and no page gets it
   await assert.rejects(request({ url }), { code: 'network_error' })
 })
 
-test('a download carries a good token, and is dropped if its user has left', async () => {
+test('a download carries a good token, and fails if its user has left', async () => {
   const { download } = guide.launch().module('download.js')
   const { auth } = guide.module('auth.js')
   const { statusCode, tempFilePath } = await download(`${ORDERS_URL}/orders`)

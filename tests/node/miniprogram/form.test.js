@@ -14,12 +14,12 @@ const TYPES = readFileSync(here('../../../clients/miniprogram/wxauth.d.ts'), 'ut
 const WECHAT = readFileSync(here('../node_modules/miniprogram-api-typings/types/wx/lib.wx.api.d.ts'), 'utf8')
 const DOCS = '../../../docs/'
 
-test('the client has at most 26,400 bytes, all of the package 37,400, and its lines are for reading', () => {
-  assert.ok(Buffer.byteLength(SOURCE) <= 26_400, `${Buffer.byteLength(SOURCE)} bytes`)
+test('the client has at most 30,000 bytes, all of the package 40,000, and its lines are for reading', () => {
+  assert.ok(Buffer.byteLength(SOURCE) <= 30_000, `${Buffer.byteLength(SOURCE)} bytes`)
   const folder = here('../../../clients/miniprogram/')
   const packed = readdirSync(folder).filter((name) => /\.js$/.test(name)).map((name) => readFileSync(folder + name).length)
   assert.ok(packed.length >= 3)
-  assert.ok(packed.reduce((sum, size) => sum + size) <= 37_400, packed.join(' + '))
+  assert.ok(packed.reduce((sum, size) => sum + size) <= 40_000, packed.join(' + '))
   const lines = SOURCE.split('\n')
   assert.ok(lines.every((line) => line.length <= 120))
   assert.ok(lines.length > 200)

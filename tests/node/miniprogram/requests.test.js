@@ -22,11 +22,16 @@ const frozen = (value) => {
   return value
 }
 
-test('an answer is statusCode, data and header', async (t) => {
-  const { auth, sibling } = await withSibling(t)
-  const answer = await auth.request({ url: `${sibling.url}/orders` })
-  assert.deepEqual(Object.keys(answer), ['statusCode', 'data', 'header'])
-  assert.deepEqual([answer.statusCode, answer.data, answer.header['x-here']], [200, { ok: true }, 'yes'])
+test('an answer is what wx.request answers', async (t) => {
+  const { auth, phone, sibling } = await withSibling(t, () => [200, { 'X-Here': 'yes', 'Set-Cookie': ['a=1', 'b=2'] }, '{"ok":true}'])
+  const url = `${sibling.url}/orders`
+  const profile = { rtt: 7 }
+  phone.next('GET /orders', async (ask) => ({ ...(await ask()), profile, useHttpDNS: true }))
+  const { statusCode, data, header, cookies, errMsg, ...more } = await auth.request({ url })
+  assert.deepEqual([statusCode, data, header['x-here'], cookies], [200, { ok: true }, 'yes', ['a=1', 'b=2']])
+  assert.deepEqual([errMsg, more], ['request:ok', { profile, useHttpDNS: true }])
+  const own = await new Promise((success) => phone.wx.request({ url, success }))
+  assert.deepEqual(Object.keys(await auth.request({ url })).sort(), Object.keys(own).sort())
 })
 
 test('the token goes along as a bearer, and is good', async (t) => {
@@ -101,7 +106,7 @@ test("the other options are wx.request's", async (t) => {
 test('an answer without a header has an empty one', async () => {
   const { auth, phone } = start()
   phone.next('GET /v1/me', fates.answers(204, '', undefined))
-  assert.deepEqual(await auth.request({ url: '/v1/me' }), { statusCode: 204, data: '', header: {} })
+  assert.deepEqual(await auth.request({ url: '/v1/me' }), { statusCode: 204, data: '', header: {}, errMsg: 'request:ok' })
 })
 
 test('header names come as the phone gives them', async (t) => {

@@ -67,6 +67,30 @@ Page({
       onChunk: (piece) => (shown += piece.byteLength),
       onTask: (task) => task.abort(),
     })
+    const cookies: string[] = answer.cookies || []
+    this.setData({ isGood: answer.errMsg.indexOf('ok') >= 0, cookies: cookies.length })
+    const upload = auth.uploadFile({
+      url: 'https://api.example.com/files',
+      filePath: 'http://tmp/1.png',
+      name: 'file',
+      formData: { order: 7 },
+      enableHttp2: true,
+      success: ({ statusCode, data }) => this.setData({ statusCode, data: data.length }),
+      fail: ({ errMsg, title }) => this.setData({ errMsg, title }),
+      complete: ({ errMsg }) => this.setData({ errMsg }),
+    })
+    upload.onProgressUpdate(({ progress, totalBytesSent }) => this.setData({ progress, totalBytesSent }))
+    const task: Pick<WechatMiniprogram.UploadTask, 'abort' | 'onProgressUpdate' | 'offProgressUpdate'> = upload
+    task.abort()
+    const download = auth.downloadFile({
+      url: 'https://api.example.com/files/7',
+      success: ({ statusCode, tempFilePath }) => this.setData({ statusCode, tempFilePath }),
+    })
+    download.onHeadersReceived(({ header }) => this.setData({ length: header['Content-Length'] }))
+    download.onProgressUpdate(({ progress, totalBytesWritten }) => this.setData({ progress, totalBytesWritten }))
+    download.offProgressUpdate()
+    // @ts-expect-error: a file needs a name
+    auth.uploadFile({ url: 'https://api.example.com/files', filePath: 'http://tmp/1.png' })
     // @ts-expect-error: wx.request knows no PATCH
     await auth.request({ url: '/v1/me', method: 'PATCH' })
   },

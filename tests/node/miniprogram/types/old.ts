@@ -33,6 +33,9 @@ export async function play(event: { detail: any }, query: { [name: string]: stri
     onChunk: (piece: ArrayBuffer) => piece.byteLength,
     onTask: (task) => task.abort(),
   })
+  const files = { url: 'https://api.example.com/files', filePath: '', name: 'file' }
+  auth.uploadFile({ ...files, fail: (error: AuthError) => error.code }).onProgressUpdate(({ progress }) => progress)
+  auth.downloadFile({ url: files.url, success: (got: { tempFilePath: string }) => got.tempFilePath }).abort()
   try {
     await auth.setAvatar(event)
     await auth.bindPhone(event)
