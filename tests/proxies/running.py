@@ -26,6 +26,9 @@ CONFIGURATIONS = ROOT / "deploy/proxies"
 SILENCE = 0.5
 """The seconds of silence after which `Switching` ends a connection."""
 
+SHOWN_PAGE = "https://shop.example.com"
+"""The origin of pages that the configurations show as an example."""
+
 NGINX_CONF = """\
 user {user};
 daemon off;
@@ -47,28 +50,37 @@ http {{
 
 
 @contextmanager
-def running(name: str, folder: Path, *, wxauth: str, service: str) -> Iterator[str]:
-    """Run a proxy in front of wxauth and a service, both given as `host:port`, and yield its URL."""
+def running(name: str, folder: Path, *, wxauth: str, service: str, page: str = "") -> Iterator[str]:
+    """Run a proxy in front of wxauth and a service, both given as `host:port`, and yield its URL.
+
+    Pages at the origin `page` may read the proxy's own responses.
+    """
     port = free_port()
     start: Callable[..., Running] = {"nginx": _nginx, "caddy": _caddy, "haproxy": _haproxy}[name]
-    with start(folder, address=f"127.0.0.1:{port}", wxauth=wxauth, service=service) as command:
+    with start(folder, address=f"127.0.0.1:{port}", wxauth=wxauth, service=service, page=page) as command:
         until(lambda: is_served(port) or command.process.poll() is not None)
         assert command.process.poll() is None, command.output
         yield f"http://127.0.0.1:{port}"
 
 
-def _nginx(folder: Path, *, address: str, wxauth: str, service: str) -> Running:
+def _nginx(folder: Path, *, address: str, wxauth: str, service: str, page: str) -> Running:
     text = (CONFIGURATIONS / "nginx/orders.conf").read_text()
-    return nginx_with(text, folder, {"127.0.0.1:8080": address, "127.0.0.1:8000": wxauth, "127.0.0.1:9000": service})
+    addresses = {"127.0.0.1:8080": address, "127.0.0.1:8000": wxauth, "127.0.0.1:9000": service}
+    return nginx_with(text, folder, addresses, page=page)
 
 
-def nginx_with(text: str, folder: Path, addresses: Mapping[str, str]) -> Running:
+def nginx_with(text: str, folder: Path, addresses: Mapping[str, str], *, page: str = "") -> Running:
     """Run nginx with this text in `conf.d` and with the folder `wxauth` next to it.
 
     `addresses` maps the addresses that the text shows to those of this test.
     """
     program = needs("nginx")
     shutil.copytree(CONFIGURATIONS / "nginx/wxauth", folder / "wxauth")
+    if page:
+        file = folder / "wxauth/http.conf"
+        shown = f"# {SHOWN_PAGE} $http_origin;"
+        assert file.read_text().count(shown) == 1
+        file.write_text(file.read_text().replace(shown, f"{page} $http_origin;"))
     (folder / "nginx.conf").write_text(NGINX_CONF.format(user=pwd.getpwuid(os.geteuid()).pw_name))
     for shown, here in addresses.items():
         assert text.count(shown) == 1, f"{shown} is not to be changed at one place"
@@ -78,18 +90,25 @@ def nginx_with(text: str, folder: Path, addresses: Mapping[str, str]) -> Running
     return Running(program, "-p", f"{folder}", "-c", f"{folder}/nginx.conf", "-e", "stderr", cwd=folder)
 
 
-def _caddy(folder: Path, *, address: str, wxauth: str, service: str) -> Running:
-    addresses = {"SITE": f"http://{address}", "WXAUTH": wxauth, "UPSTREAM": service}
+def _caddy(folder: Path, *, address: str, wxauth: str, service: str, page: str) -> Running:
+    addresses = {"SITE": f"http://{address}", "WXAUTH": wxauth, "UPSTREAM": service} | ({"PAGE": page} if page else {})
     homes = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     command = (needs("caddy"), "run", "--config", str(CONFIGURATIONS / "caddy/Caddyfile"), "--adapter", "caddyfile")
     return Running(*command, cwd=folder, env=addresses | homes)
 
 
 def _haproxy(
-    folder: Path, *, address: str, wxauth: str, service: str, lua: Path = CONFIGURATIONS / "haproxy/wxauth.lua"
+    folder: Path,
+    *,
+    address: str,
+    wxauth: str,
+    service: str,
+    page: str = "",
+    lua: Path = CONFIGURATIONS / "haproxy/wxauth.lua",
 ) -> Running:
     asked_at = f"abns@{address}" if sys.platform == "linux" else f"unix@{folder}/wxauth"
     addresses = {"LISTEN": address, "WXAUTH": wxauth, "UPSTREAM": service, "ASKED_AT": asked_at, "LUA_FILE": str(lua)}
+    addresses |= {"PAGES": f"https://another.example {page}"} if page else {}
     command = (needs("haproxy"), "-db", "-f", str(CONFIGURATIONS / "haproxy/haproxy.cfg"))
     return Running(*command, cwd=folder, env=addresses)
 
@@ -142,6 +161,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     }
     [status] = parse_qs(query).get("status", ["200"])
     headers = {"X-Request-ID": "the-service's-own", "X-Told-By": "the service"}
+    headers["Access-Control-Allow-Origin"] = "https://allowed-by-the-service.example"
     if query.startswith("to="):
         headers["Location"] = query.removeprefix("to=")
     await Response(json.dumps(received), int(status), headers, "application/json")(scope, receive, send)

@@ -122,6 +122,8 @@ DEMANDS: list[tuple[str, tuple[str, ...], bool]] = [
     ("/admin/audit.csv", ("clerk", "auditor"), True),
     ("/admin/auditors", ("clerk",), True),
     ("/administration", (), True),
+    *((f"/admin{end}", (), False) for end in ("%c2%a0", "%C2%85", "%a0", "%e3%80%80", "~", "%c2%a0/audit", ".%c2%a0")),
+    *((f"/admin/audit{end}", ("clerk",), False) for end in ("%c2%a0", "%a0", "%e2%80%8b", ".csv%c2%a0")),
 ]
 
 NOT_PLAINLY_PUBLIC = [
@@ -163,6 +165,38 @@ WITH_A_BODY = [
     ("POST", "\r\n"),
     ("HEAD", "\r\n"),
     ("OPTIONS", "\r\n"),
+]
+
+ONE_CHUNK = "Transfer-Encoding: chunked\r\n\r\n1\r\n\n\r\n0\r\n\r\n"
+PAGE = "https://shop.example"
+PREFLIGHT = {"Origin": PAGE, "Access-Control-Request-Method": "DELETE"}
+"""The headers by which a browser asks whether its page may send a request."""
+WISHES = "Access-Control-Request-Method: DELETE"
+NO_PREFLIGHTS = [
+    "OPTIONS {path} HTTP/1.1\r\n{host}\r\n",
+    f"OPTIONS {{path}} HTTP/1.1\r\n{{host}}{WISHES}\r\n\r\n",
+    f"OPTIONS {{path}} HTTP/1.1\r\n{{host}}Origin:\r\n{WISHES}\r\n\r\n",
+    f"OPTIONS {{path}} HTTP/1.1\r\n{{host}}Origin: \t \r\n{WISHES}\r\n\r\n",
+    f"OPTIONS {{path}} HTTP/1.1\r\n{{host}}Origin {PAGE}\r\n{WISHES}\r\n\r\n",
+    f"OPTIONS {{path}} HTTP/1.1\r\n{{host}}X-Origin: {PAGE}\r\n{WISHES}\r\n\r\n",
+    f"OPTIONS {{path}} HTTP/1.1\r\n{{host}}Origin: {PAGE}\r\n\r\n",
+    f"OPTIONS {{path}} HTTP/1.1\r\n{{host}}Origin: {PAGE}\r\nAccess-Control-Request-Method:\r\n\r\n",
+    f"OPTIONS {{path}} HTTP/1.1\r\n{{host}}Origin: {PAGE}\r\nAccess_Control_Request_Method: GET\r\n\r\n",
+    f"OPTIONS {{path}} HTTP/1.1\r\n{{host}}Origin: {PAGE}\r\n{WISHES}\r\n{OF_ITS_LENGTH}",
+    f"OPTIONS {{path}} HTTP/1.1\r\n{{host}}Origin: {PAGE}\r\n{WISHES}\r\nContent-Length: 1\r\n\r\nx",
+    f"OPTIONS {{path}} HTTP/1.1\r\n{{host}}Origin: {PAGE}\r\n{WISHES}\r\n{CHUNKED}",
+    f"OPTIONS {{path}} HTTP/1.1\r\n{{host}}Origin: {PAGE}\r\n{WISHES}\r\n{ONE_CHUNK}",
+    *(
+        f"{method} {{path}} HTTP/1.1\r\n{{host}}Origin: {PAGE}\r\n{WISHES}\r\n{override}\r\n"
+        for method in ("options", "Options", "GET", "POST", "HEAD", "DELETE", "OPTIONSX")
+        for override in ("", "X-HTTP-Method-Override: OPTIONS\r\n")
+    ),
+]
+# Some frameworks let one of these headers replace the method, with "-" or another character in its name.
+OVERRIDING = [
+    *("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Method", "X-HTTP-Verb-Override"),
+    *("X-Original-Method", "X-Forwarded-Method", "X-Rewrite-Method", "HTTP-Method-Override", "Method-Override"),
+    *("Method", "_method", "X_HTTP_Method_Override", "X.HTTP.Method.Override", "Http_Method", "X-Override-Method"),
 ]
 
 
@@ -241,10 +275,10 @@ class Proxy:
         )
 
     @asynccontextmanager
-    async def another(self, *, wxauth: str = "", service: str = "") -> AsyncIterator[httpx.AsyncClient]:
+    async def another(self, *, wxauth: str = "", service: str = "", page: str = "") -> AsyncIterator[httpx.AsyncClient]:
         """Run another proxy of the same kind with another wxauth or another service, and yield an outside client."""
         addresses = {"wxauth": wxauth or self.wxauth.address, "service": service or self.service.address}
-        with running(self.name, self.folder, **addresses) as url:
+        with running(self.name, self.folder, page=page, **addresses) as url:
             async with outside(url) as client:
                 yield client
 
@@ -485,6 +519,102 @@ async def test_a_method_that_is_none_of_a_services_is_refused(proxy: Proxy) -> N
                     asked = f"{method} {target} HTTP/1.1\r\nHost: {{host}}\r\n{more}\r\n"
                     assert await status_of(proxy.client, asked) in (400, 405)
     assert proxy.passed == []
+
+
+# Preflights, with which browsers ask whether a page at another origin may send a request.
+
+
+async def test_a_preflight_reaches_the_service_bare_and_wxauth_is_not_asked(proxy: Proxy) -> None:
+    sent = [*proxy.alice.items(), *PREFLIGHT.items(), ("Access-Control-Request-Headers", "authorization")]
+    sent += [("Proxy-Authorization", "Basic eDp5"), ("Cookie", "session=1"), ("Cookie2", "a"), ("X-A", "b")]
+    sent += [(name, "PURGE") for name in (*OVERRIDING, *SPOOFED)]
+    with Sweep() as sweep:
+        paths = ("/orders", "/admin/audit?a=b", "/Admin", "/public/a")
+        for path, more in product(paths, ([], [("Content-Length", "0")])):
+            with sweep.case(path, more):
+                answer = await proxy.ask(path, [*sent, *more], method="OPTIONS")
+                assert answer.status_code == 200, answer.text
+                received = answer.json()
+                assert (received["method"], received["target"], received["size"]) == ("OPTIONS", path, 0)
+                headers = received["headers"]
+                arrived = dict(headers)
+                assert (arrived["origin"], arrived["access-control-request-method"]) == (PAGE, "DELETE")
+                assert arrived["access-control-request-headers"] == "authorization"
+                assert not {"authorization", "proxy-authorization", "cookie", "cookie2"} & arrived.keys()
+                assert identity_in(headers) == NOBODY
+                assert "PURGE" not in arrived.values()
+                [address] = [value for name, value in headers if name == "x-forwarded-for"]
+                assert (address, arrived["x-request-id"]) == ("127.0.0.1", answer.headers["x-request-id"])
+    assert proxy.wxauth.asked == []
+
+
+async def test_no_other_request_passes_as_a_preflight(proxy: Proxy) -> None:
+    host = f"Host: {urlsplit(proxy.url).netloc}\r\n"
+    with Sweep() as sweep:
+        for request, path in product(NO_PREFLIGHTS, ("/orders", "/admin")):
+            with sweep.case(path, repr(request)):
+                proxy.passed.clear()
+                status = await status_of(proxy.client, request.replace("{path}", path).replace("{host}", host))
+                assert status in (400, 401, 405, 411, 413)
+                assert proxy.passed == []
+
+
+async def test_a_preflight_of_a_target_that_can_be_read_in_two_ways_is_refused(proxy: Proxy) -> None:
+    answers = {path: await proxy.ask(path, PREFLIGHT, method="OPTIONS") for path in AMBIGUOUS}
+    assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(answers, 400)
+    assert (await proxy.ask("*", PREFLIGHT, method="OPTIONS")).status_code in (200, 400)  # Caddy itself answers it
+    assert proxy.passed == []
+    answer = await proxy.ask(f"{proxy.url}/admin", proxy.alice | PREFLIGHT, method="OPTIONS")
+    if proxy.name == "caddy":  # it accepts no target in absolute form
+        assert answer.status_code == 400
+    else:
+        assert identity_in(answer.json()["headers"]) == NOBODY
+        assert "authorization" not in dict(answer.json()["headers"])
+
+
+async def test_a_body_behind_a_preflight_is_not_taken_for_the_next_request(proxy: Proxy) -> None:
+    address = urlsplit(proxy.url).netloc
+    for body in (OF_ITS_LENGTH, CHUNKED):
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        writer.write(f"OPTIONS /orders HTTP/1.1\r\nHost: {address}\r\nOrigin: {PAGE}\r\n{WISHES}\r\n{body}".encode())
+        writer.write(f"GET /public/a HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
+        await asyncio.wait_for(reader.read(), PATIENCE)
+        writer.close()
+    assert {scope["path"] for scope in proxy.passed} <= {"/public/a"}
+
+
+async def test_a_page_of_a_listed_origin_can_read_the_proxys_own_refusals(proxy: Proxy) -> None:
+    cases = [("/orders", {}, 401), ("/admin", proxy.alice, 403), ("/orders//", {}, 400), ("/", bearer("x"), 401)]
+    async with proxy.another(page=PAGE) as client:
+        with Sweep() as sweep:
+            for path, headers, status in cases:
+                for origin in (PAGE, f"{PAGE}.evil.example", "null", PAGE.replace(".", "x"), None):
+                    with sweep.case(path, status, origin):
+                        from_page = headers | ({} if origin is None else {"Origin": origin})
+                        answer = await client.send(
+                            client.build_request("GET", "/", headers=from_page, extensions={"target": path.encode()})
+                        )
+                        allowed = answer.headers.get_list("access-control-allow-origin")
+                        assert (answer.status_code, allowed) == (status, [PAGE] if origin == PAGE else [])
+                        if origin == PAGE and status != 400:
+                            exposed = answer.headers["access-control-expose-headers"]
+                            assert exposed == "Retry-After, WWW-Authenticate, X-Request-ID"
+                            assert "Origin" in answer.headers["vary"]
+            for path, headers in (("/orders", proxy.alice), ("/public/a", {}), ("/orders?status=401", proxy.alice)):
+                with sweep.case("the service's own response to", path):
+                    answer = await client.get(path, headers=headers | {"Origin": PAGE})
+                    allowed = answer.headers.get_list("access-control-allow-origin")
+                    assert allowed == ["https://allowed-by-the-service.example"]
+            with sweep.case("no origin is listed"):
+                assert "access-control-allow-origin" not in (await proxy.ask("/orders", {"Origin": PAGE})).headers
+
+
+async def test_a_page_reads_that_wxauth_is_unavailable(proxy: Proxy) -> None:
+    async with proxy.another(page=PAGE, wxauth=f"127.0.0.1:{free_port()}") as client:
+        answer = await client.get("/orders", headers=proxy.alice | {"Origin": PAGE})
+        problem_of(answer, "keys_unavailable", 503)
+        assert answer.headers.get_list("access-control-allow-origin") == [PAGE]
+        assert (await client.options("/orders", headers=PREFLIGHT)).status_code == 200
 
 
 async def test_only_an_upgrade_to_websocket_passes_the_proxy(proxy: Proxy) -> None:
