@@ -41,8 +41,10 @@ from wxauth.checks.queries import PostgresServer
 from wxauth.checks.result import CheckLevel
 from wxauth.core.clock import utc_now
 from wxauth.core.trail import OPERATOR
+from wxauth.housekeeping.housekeeping import sweep
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
+from wxauth.service.lifespan import check_stored_state
 from wxauth.settings.apps import App
 from wxauth_desk.wechat import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_APPS, WEBSITE, create_simulator
 from wxauth_desk.wechat.push import push_signature
@@ -523,6 +525,23 @@ async def test_an_issuer_without_a_listener_or_a_known_name_is_a_note(
     monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
     unknown = "https://wxauth.invalid"
     await doctor.says("issuer", NOTE, unknown, "resolve on this machine", issuer=unknown)
+
+
+async def test_a_previous_issuer_is_a_note_for_as_long_as_its_sessions_can_last(
+    doctor: Doctor, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
+    before, after = "https://auth.test", "https://new.test"
+    for issuer in (before, "http://127.0.0.1:8000"):
+        await check_stored_state((await stage.replica(issuer=issuer)).services)
+    assert "previous issuer" not in await doctor(issuer=before)
+    words = (f"until {stage.clock.now:%Y-%m-%d}, wxauth issued tokens as {before}, and now as {after}", "domain.md")
+    await doctor.says("previous issuer", NOTE, *words, issuer=after)
+    moved = (await stage.replica(issuer=after)).services
+    for days, is_noted in ((29, True), (1, False)):
+        stage.clock.advance(days=days)
+        await sweep(moved, pause=0)
+        assert ("previous issuer" in await doctor(issuer=after)) is is_noted
 
 
 def with_metadata(url: str, **more: str) -> Response:

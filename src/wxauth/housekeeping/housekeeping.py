@@ -15,7 +15,8 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.events.webhook_queries import sweep_deliveries
 from wxauth.housekeeping import queries
-from wxauth.keys.queries import ERASE_RETIRED
+from wxauth.keys.keyring import KeyRing
+from wxauth.keys.queries import ERASE_RETIRED, FORGET_ISSUERS
 from wxauth.limits.queries import WINDOW, sweep_action_counts
 from wxauth.login.count_queries import LoginCounts
 from wxauth.login.refusal_queries import sweep_refusals
@@ -263,6 +264,9 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
         return
     for kid in await database.values(ERASE_RETIRED, now=now):
         log.info("signing_key_retired", kid=kid)
+    await services[KeyRing].note_issuer()
+    longest_session = timedelta(seconds=services.settings.web_session_max_age)
+    await database.run(FORGET_ISSUERS, before=now - longest_session)
     await services[LoginCounts].merge_hours()
     await _page_by_page(
         pace,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, Generic, Self, TypeVar
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jose import jwk
@@ -38,12 +39,13 @@ from wxauth.keys.models import (
     signing_key_of,
     without_key,
 )
-from wxauth.keys.queries import HAS_SITES, PUBLIC_HALF, PUBLISHED, lock_keys, store_keys
+from wxauth.keys.queries import HAS_SITES, NOTE_ISSUER, PUBLIC_HALF, PUBLISHED, lock_keys, store_keys
 from wxauth.settings.settings import Settings
 from wxauth.tokens import PrivateKey, SigningKey
 from wxauth_guard.claims import ALGORITHM
 from wxauth_guard.errors import KeysUnavailable
 from wxauth_guard.keys import VerificationKey
+from wxauth_guard.urls import is_loopback
 
 REFRESH_PAUSE_SECONDS: Final = 5.0
 UNKNOWN_KEY_PAUSE: Final = timedelta(seconds=1)  # anybody can make up kids
@@ -235,6 +237,11 @@ class KeyRing:
         max_age = timedelta(seconds=self.settings.signing_key_max_age)
         lead = self._lead
         await self._read_and_add(lambda stored, now: is_due(stored, now, max_age=max_age, lead=lead), lead=lead)
+
+    async def note_issuer(self) -> None:
+        """Store that the service issues tokens under its URL, for `wxauth check`. URLs of this machine do not count."""
+        if not is_loopback(urlsplit(self.settings.issuer).hostname):
+            await self.database.run(NOTE_ISSUER, issuer=self.settings.issuer, now=self.clock())
 
     async def refresh_for_first_site(self) -> None:
         """Refresh if there is a site but no key for id_tokens, because the first site may just have been added.

@@ -44,6 +44,15 @@ class SigningKeyRow(StoredSigningKey, table=True):
     __tablename__ = "signing_keys"
 
 
+class UsedIssuer(SQLModel, table=True):
+    """A URL under which the service has issued tokens."""
+
+    __tablename__ = "issuers"
+
+    issuer: str = Field(sa_type=Text, primary_key=True)
+    used_at: datetime = Field(sa_type=TIME)  # to about a day
+
+
 RSA_ALGORITHM: Final = "RS256"  # signs only id_tokens and logout tokens
 JWKS_PATH: Final = "/.well-known/jwks.json"
 JWKS_MAX_AGE_SECONDS: Final = 300  # for which other services and caches may store the keys

@@ -43,6 +43,14 @@ UPDATE signing_keys SET private_key = '' WHERE retires_at <= :now AND private_ke
 # The public half of a retired key stays, because a site may log a user out with an id_token of any age. Only the keys
 # that were withdrawn are deleted.
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = :alg")
+NOTE_ISSUER: Final = Statement[Nothing]("""
+INSERT INTO issuers (issuer, used_at) VALUES (:issuer, :now)
+ON CONFLICT (issuer) DO UPDATE SET used_at = GREATEST(issuers.used_at, excluded.used_at)
+""")
+PREVIOUS_ISSUER: Final = Statement[tuple[str, datetime]]("""
+SELECT issuer, used_at FROM issuers WHERE issuer <> :issuer ORDER BY used_at DESC LIMIT 1
+""")
+FORGET_ISSUERS: Final = Statement[Nothing]("DELETE FROM issuers WHERE used_at <= :before")
 # A client is a site if it has a title. A removed site counts until its row is deleted.
 HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL)")
 

@@ -168,6 +168,7 @@ async def check_stored_state(services: Services) -> bool:
         await keys.refresh()
         if keys.unopened:
             raise InvalidSettings([WRONG_SECRET_KEY])
+        await keys.note_issuer()
         is_right = True
     except CannotOpen:
         raise InvalidSettings([WRONG_SECRET_KEY]) from None
