@@ -112,6 +112,7 @@ class _Answering(ThreadingHTTPServer):
     """A server that counts how often its keys are read. A test can let it hang."""
 
     daemon_threads = True
+    request_queue_size = 1024
 
     def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
         super().__init__(("127.0.0.1", 0), handler)
@@ -134,6 +135,7 @@ class Front(_Answering):
         super().__init__(_Forwarding)
         self.client = httpx.Client(base_url=behind, trust_env=False, verify=False)
         self.is_away = False
+        self.status: int | None = None
 
     def __exit__(self, *exc: object) -> None:
         super().__exit__(*exc)
@@ -146,6 +148,10 @@ class _Forwarding(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.server.is_away:
+            return
+        if self.server.status is not None:
+            self.send_response(self.server.status)
+            self.end_headers()
             return
         self.server.readings += self.path.endswith("/jwks.json")
         self.server.answers.wait(PATIENCE)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,7 +19,7 @@ from fastapi import Depends, FastAPI, Request
 
 from tests.certificates import Authority
 from tests.clock import PATIENCE
-from tests.guard.fakes import client_of
+from tests.guard.fakes import BELIEVES_NOBODY, Timer, client_of
 from tests.guard.guarded_apps import plain_app
 from tests.guard.wsgi_apps import who
 from tests.problems import problem_of
@@ -44,17 +45,23 @@ def problem(code: str, status: str) -> Behaviour:
     return answer({"code": code, "title": "x", "status": int(status[:3])}, status=status)
 
 
-def guard_at(url: str, issuer: TestIssuer, **options: Any) -> BearerGuard:
-    """Make a guard that knows the issuer's key, and asks wxauth at this URL."""
+def guard_at(
+    url: str, issuer: TestIssuer, *, timeout: float = PATIENCE, tls: Optional[ssl.SSLContext] = None, **options: Any
+) -> BearerGuard:
+    """Make a guard that knows the issuer's key, and asks wxauth at this URL. Its timer stands still."""
     guard = BearerGuard(url, issuer.audience, keys=issuer.key, **options)
-    asked = Issuer(url, internal_url=None, timer=lambda: 0, timeout=5, ssl_context=None)
-    guard._authority = RemoteAuthority(asked, timeout=PATIENCE)
+    asked = Issuer(url, internal_url=None, timer=lambda: 0, timeout=5, ssl_context=tls or BELIEVES_NOBODY)
+    or_offline = options.get("or_offline", False)
+    guard._authority = RemoteAuthority(
+        asked, or_offline=or_offline, begin_timeout=PATIENCE, timeout=timeout, timer=Timer()
+    )
     return guard
 
 
 async def outcome(guard: BearerGuard, token: str) -> tuple[str, Optional[bool]]:
     """Return the code of the refusal, or whether the user is current, which must be equal in a thread."""
     result = await outcome_of(guard.verify(token))
+    guard._authority._timer.seconds += 10  # type: ignore[union-attr]
     assert await outcome_of(asyncio.to_thread(guard.verify_sync, token)) == result
     return result
 
@@ -104,7 +111,8 @@ async def test_wxauth_is_asked_at_the_internal_url_below_the_issuers_path() -> N
         issuer = TestIssuer("https://auth.example.com/auth")
         guard = BearerGuard(issuer.issuer, keys=RemoteKeys(issuer.issuer, internal_url=f"{wxauth.url}/a"))
         guard._verifier = issuer.guard()._verifier
-        guard._authority_in_use()._timeout = PATIENCE  # type: ignore[attr-defined]
+        authority: Any = guard._authority_in_use()
+        authority._timeout = authority._begin_timeout = PATIENCE
         assert (await guard.current.verify(issuer.token())).is_current
         assert wxauth.requests == ["/a/v1/verify"]
 
@@ -202,8 +210,7 @@ async def test_no_connection_no_name_and_no_answer_in_time_are_unreachable(monke
         async with Upstream(behaviour or hang) as wxauth:
             issuer = TestIssuer(at or wxauth.url)
             for offline, expected in ((False, (NOT_REACHED, None)), (True, ("", False))):
-                guard = guard_at(issuer.issuer, issuer, or_offline=offline)
-                guard._authority._timeout = 0.3  # type: ignore[union-attr]
+                guard = guard_at(issuer.issuer, issuer, or_offline=offline, timeout=0.3)
                 assert await outcome(guard.current, issuer.token()) == expected
     monkeypatch.setattr("socket.getaddrinfo", _unknown)
     issuer = TestIssuer("https://auth.test")
@@ -215,10 +222,9 @@ async def test_a_refusal_whose_body_never_comes_is_no_outage(status: str, code: 
     head = f"HTTP/1.1 {status}\r\nContent-Length: 9\r\n\r\n{{".encode()
     async with Upstream(in_pieces(head, then=hang)) as wxauth:
         issuer = TestIssuer(wxauth.url)
-        guard = guard_at(wxauth.url, issuer, or_offline=True).current
         for in_thread in (False, True):
             for seconds in (0.3, 3, 30):  # until the head arrives in time on a busy machine
-                guard._authority._timeout = seconds  # type: ignore[union-attr]
+                guard = guard_at(wxauth.url, issuer, or_offline=True, timeout=seconds).current
                 token = issuer.token()
                 verifying = asyncio.to_thread(guard.verify_sync, token) if in_thread else guard.verify(token)
                 result = await outcome_of(verifying)
@@ -237,7 +243,7 @@ async def test_a_wrong_certificate_is_never_an_outage(tmp_path: Path, caplog: py
     tls = Authority(tmp_path).server("127.0.0.1")
     async with Upstream(identified(), tls=tls) as wxauth:
         issuer = TestIssuer(wxauth.url)
-        guard = guard_at(wxauth.url, issuer, or_offline=True)
+        guard = guard_at(wxauth.url, issuer, or_offline=True, tls=ssl.create_default_context())
         assert await outcome(guard.current, issuer.token()) == (NOT_REACHED, None)
         assert wxauth.requests == []
     assert "TLS failed" in caplog.text
@@ -296,7 +302,7 @@ from wxauth_guard.testing import TestKey
 from wxauth_guard.jwks import RemoteKeys
 url, token, patience = sys.argv[1:]
 guard = BearerGuard(url).current
-guard._authority_in_use()._timeout = float(patience)
+guard._authority_in_use()._timeout = guard._authority_in_use()._begin_timeout = float(patience)
 for _ in range(2):
     assert asyncio.run(guard.verify(token)).is_current  # several event loops
 threads = [threading.Thread(target=guard.verify_sync, args=(token,)) for _ in range(8)]

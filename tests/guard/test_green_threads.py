@@ -13,7 +13,7 @@ from wxauth_guard.testing import USER_ID, TestIssuer
 
 ASKING = """
 import json, sys
-kind, url, token = sys.argv[1:]
+kind, url, token, patience = sys.argv[1:]
 if kind == "gevent":
     from gevent import monkey
     monkey.patch_all()
@@ -23,6 +23,8 @@ elif kind == "eventlet":
 import threading
 from wxauth_guard import BearerGuard
 guards, found = [BearerGuard("https://auth.test", internal_url=url) for _ in range(3)], []
+for guard in guards:
+    guard._authority_in_use()._begin_timeout = float(patience)
 def ask(number):
     try:
         found.append(guards[number % 3].current.verify_sync(token).is_current)
@@ -43,7 +45,7 @@ async def test_no_first_request_of_several_guards_fails(kind: str) -> None:
         pytest.importorskip(kind)  # the environments with only the guard have neither
     issuer = TestIssuer()
     async with Upstream(in_one_document(issuer.key, headers=f"X-Auth-User-Id: {USER_ID}\r\n")) as server:
-        command = (sys.executable, "-W", "ignore", "-c", ASKING, kind, server.url, issuer.token())
+        command = (sys.executable, "-W", "ignore", "-c", ASKING, kind, server.url, issuer.token(), str(PATIENCE))
         asking = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         printed, _ = await asyncio.wait_for(asking.communicate(), PATIENCE)
     assert json.loads(printed) == [True] * 24

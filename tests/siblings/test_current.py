@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 import respx
 
+from tests.clock import PATIENCE
 from tests.guard.hostile import Forger
 from tests.world import Body, Client, Rows, Stage, set_roles
 from wxauth.keys.keyring import KeyRing
@@ -27,7 +29,12 @@ async def guard(stage: Stage, client: Client) -> AsyncIterator[BearerGuard]:
     issuer = stage.services.settings.issuer
     with respx.mock(assert_all_called=False, using="httpcore") as router:
         router.get(url__startswith=f"{issuer}/v1/verify").mock(side_effect=forward)
-        yield BearerGuard(issuer, websites=True, keys=stage.services[KeyRing], clock=lambda: stage.clock().timestamp())
+        guard = BearerGuard(
+            issuer, websites=True, keys=stage.services[KeyRing], clock=lambda: stage.clock().timestamp()
+        )
+        authority: Any = guard._authority_in_use()
+        authority._timeout = authority._begin_timeout = PATIENCE
+        yield guard
 
 
 async def code_of(guard: BearerGuard, token: str) -> str:

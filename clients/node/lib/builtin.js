@@ -2,5 +2,7 @@
 // module in place, and an ES module has no `require`.
 module.exports = {
   crypto: process.getBuiltinModule('node:crypto'),
+  dns: process.getBuiltinModule('node:dns'),
+  timers: process.getBuiltinModule('node:timers'),
   util: process.getBuiltinModule('node:util'),
 }

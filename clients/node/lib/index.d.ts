@@ -82,8 +82,8 @@ export interface GuardOptions {
    */
   websites?: boolean | undefined
   /**
-   * Whether `current` accepts a token by its signature while wxauth is unreachable. The user's `isCurrent` is then
-   * false, and a ban counts only when the token expires.
+   * Whether `current` accepts a token by its signature while wxauth is away. The user's `isCurrent` is then false, and
+   * a ban counts only when the token expires. A process that is too busy to ask in time refuses the token.
    */
   orOffline?: boolean | undefined
   /** The source of keys, by default the issuer's metadata. */
@@ -91,7 +91,8 @@ export interface GuardOptions {
   /** Returns milliseconds since 1970. The default is `Date.now`. */
   now?: () => number
   /**
-   * The function that reads from the issuer, and asks wxauth. The default is the global `fetch`. Set it to use a proxy or your own CA.
+   * The function that reads from the issuer, and asks wxauth. The default is the global `fetch`. Set it to use a proxy or
+   * your own CA. It must allow 65 connections, because a request that waits for one counts as unanswered.
    */
   fetch?: typeof globalThis.fetch
   /** The timeout in milliseconds for reading metadata and keys, by default 5000. */

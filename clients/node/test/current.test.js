@@ -19,6 +19,7 @@ beforeEach(() => {
   warnings = []
   wxauth.requests = []
   wxauth.behaviour = identify()
+  wxauth.keys = respond(503)
 })
 
 /** Returns a guard that knows the issuer's key, and asks the wxauth of these tests. */
@@ -27,7 +28,8 @@ function guardOf(issuer = wxauth.issuer, options = {}) {
   const find = async (kid) => keys.get(kid) ?? null
   const { audience } = issuer
   const warn = (message) => warnings.push(message)
-  return new BearerGuard({ issuer: issuer.issuer, audience, keys: { find }, warn, fetch: patient, ...options })
+  const timer = () => 0 // so that no machine is too busy
+  return new BearerGuard({ issuer: issuer.issuer, audience, keys: { find }, warn, fetch: patient, timer, ...options })
 }
 
 /** Returns the code of the refusal, or whether the user is current. */
@@ -124,7 +126,7 @@ describe('the question', () => {
     assert.deepEqual(await outcomes(hang, { fetch }), [UNAVAILABLE, false])
     wxauth.behaviour = raw('')
     await outcome(guardOf(wxauth.issuer, { fetch }).current, wxauth.issuer.token())
-    assert.deepEqual(limits, [2000, 2000, 2000])
+    assert.deepEqual(limits, [2000, 2000, 2000, 2000]) // one of them for the public keys
   })
 })
 
@@ -188,6 +190,9 @@ for (const [causes, offline] of [
   [[{ code: 'ENOTFOUND' }], false],
   [[{ code: 'UND_ERR_CONNECT_TIMEOUT' }], false],
   [[{ code: 'EADDRNOTAVAIL' }, { code: 'ECONNREFUSED' }], false],
+  [[{ code: 'EADDRNOTAVAIL' }], UNAVAILABLE],
+  [[{ code: 'EADDRNOTAVAIL' }, { code: 'EADDRNOTAVAIL' }], UNAVAILABLE],
+  [[{ code: 'EPERM' }], UNAVAILABLE],
   [[{ code: 'ECONNREFUSED' }, { code: 'EMFILE' }], UNAVAILABLE],
   [[{ code: 'EMFILE' }], UNAVAILABLE],
   [[{ code: 'CERT_HAS_EXPIRED' }], UNAVAILABLE],

@@ -3,6 +3,8 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { TestIssuer, USER_ID } from 'wxauth-guard/testing'
 
+const KEYS = '/.well-known/jwks.json'
+
 /** Returns what sends this response. */
 export const respond = (status, headers = {}, body = '') => (_request, response) => {
   response.writeHead(status, headers).end(body)
@@ -19,6 +21,8 @@ export class Wxauth {
   requests = []
   connections = 0
   behaviour = identify()
+  readings = [] // the requests for the public keys
+  keys = null // what answers these requests instead of the keys
   #server = createServer((request, response) => this.#answer(request, response))
 
   async listen() {
@@ -33,8 +37,10 @@ export class Wxauth {
   #answer(request, response) {
     const documents = {
       '/.well-known/oauth-authorization-server': this.issuer.metadata,
-      '/.well-known/jwks.json': this.issuer.jwks,
+      [KEYS]: this.issuer.jwks,
     }
+    if (request.url === KEYS) this.readings.push(request)
+    if (request.url === KEYS && this.keys) return this.keys(request, response)
     const document = documents[request.url]
     if (document) return response.end(JSON.stringify(document))
     this.requests.push(request)

@@ -72,8 +72,9 @@ class Guard:
         scopes: The scopes that the token must have. All of them are required, and a 401 names them.
         websites: Whether to accept the tokens of the operator's own apps as well as those of websites and agents.
             `scopes`, `requires` and `check_scopes` then bind only tokens that have a scope.
-        or_offline: Whether `current` accepts a token by its signature while wxauth is unreachable. The user's
-            `is_current` is then False, and a ban counts only when the token expires.
+        or_offline: Whether `current` accepts a token by its signature while wxauth is away. The user's `is_current` is
+            then False, and a ban counts only when the token expires. A process that is too busy to ask in time refuses
+            the token.
         internal_url: The URL inside your own network at which the guard reads the issuer's keys, and asks wxauth, for
             example `http://wxauth:8000`. Plain http is allowed. The metadata there must still name the public issuer.
         keys: The source of verification keys. By default, the guard finds the keys through the issuer's metadata.
@@ -162,7 +163,8 @@ class Guard:
     def current(self) -> Self:
         """A guard that also asks wxauth about each token, so that bans, sign-outs and roles count at once.
 
-        Each request then needs a response of wxauth within two seconds. Both guards share keys, clock and log.
+        Each request then needs a response of wxauth within two seconds. A process asks about 64 tokens at once. Both
+        guards share keys, clock and log.
         """
         if self._asks:
             return self
@@ -182,7 +184,7 @@ class Guard:
             keys = origin._keys
             if not isinstance(keys, RemoteKeys):
                 keys = RemoteKeys(origin._issuer)
-            origin._authority = RemoteAuthority(keys.issuer)
+            origin._authority = RemoteAuthority(keys.issuer, or_offline=origin._or_offline)
         return origin._authority
 
     def _query(self) -> str:

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
-import ssl
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError as FutureTimeout
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 from weakref import finalize
 
 from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientScope, SessionRevoked, TokenExpired, VerificationUnavailable
-from wxauth_guard.issuer import Issuer, causes_of, httpx
+from wxauth_guard.issuer import Issuer, httpx
+from wxauth_guard.outages import BUSY_SECONDS, IS_BUSY, Outages
+from wxauth_guard.questions import UNREACHABLE_STATUSES, Question, Response, is_unreachable
 
-ASK_TIMEOUT: Final = 2.0  # seconds, from the call to the last header
+# A question that waits in this process tells nothing about wxauth. So the wait is limited apart from the question.
+BEGIN_TIMEOUT: Final = 0.5  # seconds, from the call until the question is sent
+ASK_TIMEOUT: Final = 2.0  # seconds, from then to the last header
 VERIFY_PATH: Final = "/v1/verify"
-_MAX_CONNECTIONS: Final = 64
+KEYS_PATH: Final = "/.well-known/jwks.json"
+MAX_ASKED: Final = 64
+MAX_WAITING: Final = 256
 _IDLE_SECONDS: Final = 30.0  # shorter than the 75 s after which wxauth closes an idle connection
-_MAX_PROBLEM_BYTES: Final = 16 * 1024
-# With `or_offline`, an outage admits a token. Therefore, no status that a client can cause counts as an outage, and no
-# lack of this machine's resources.
-_UNREACHABLE_STATUSES: Final = frozenset(
-    {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
-)
-_EXHAUSTION_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_NOT_ASKED: Final = "wxauth can't be asked about the session"
 
 
 class Authority(Protocol):
@@ -50,33 +48,39 @@ class Authority(Protocol):
         ...
 
 
-class _Response(NamedTuple):
-    status: int
-    headers: httpx.Headers
-    body: bytes
+_Steps = Generator[tuple[Future[Any], float], None, frozenset[str]]
+"""What to wait for, and for how many seconds at most."""
 
 
 @dataclass
-class _Question:
-    url: str
-    token: str = field(repr=False)
-    deadline: float
-    head: _Response | None = None  # set before the body is read, which may take too long
-
-
-class _Pool(NamedTuple):
+class _Pool:
     client: httpx.Client
     threads: ThreadPoolExecutor
+    outages: Outages | None  # None if an outage admits nobody
+    questions: set[Question] = field(default_factory=set)  # those that are asked or wait
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class RemoteAuthority:
-    """An `Authority` that asks wxauth over HTTP."""
+    """An `Authority` that asks wxauth over HTTP.
+
+    Args:
+        or_offline: Whether to find out if a failure is an outage (`VerificationUnavailable.is_unreachable`).
+    """
 
     def __init__(
-        self, issuer: Issuer, *, timeout: float = ASK_TIMEOUT, timer: Callable[[], float] = time.monotonic
+        self,
+        issuer: Issuer,
+        *,
+        or_offline: bool = False,
+        begin_timeout: float = BEGIN_TIMEOUT,
+        timeout: float = ASK_TIMEOUT,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._issuer = issuer
-        self._url = (issuer.internal_url or issuer.url) + VERIFY_PATH
+        self._base = issuer.internal_url or issuer.url
+        self._or_offline = or_offline
+        self._begin_timeout = begin_timeout
         self._timeout = timeout
         self._timer = timer
         # By process id, because neither locks nor connections can be shared with the process of a fork.
@@ -85,68 +89,81 @@ class RemoteAuthority:
 
     async def ask(self, token: str, principal: Principal, query: str) -> frozenset[str]:
         """Ask about a token in any event loop."""
-        question = self._question(token, query)
-        try:
-            response = await asyncio.wait_for(asyncio.wrap_future(self._begin(question)), self._timeout)
-        except Exception as exc:
-            response = self._head_or_raise(question, exc)
-        return _roles(response, principal)
+        steps = self._steps(token, principal, query)
+        while True:
+            try:
+                completion, seconds = next(steps)
+            except StopIteration as end:
+                roles: frozenset[str] = end.value
+                return roles
+            waiter = asyncio.wrap_future(completion)
+            try:
+                await asyncio.wait({waiter}, timeout=seconds)
+            finally:
+                waiter.cancel()
 
     def ask_sync(self, token: str, principal: Principal, query: str) -> frozenset[str]:
         """Ask about a token in a thread."""
-        question = self._question(token, query)
-        try:
-            asked = self._begin(question)
+        steps = self._steps(token, principal, query)
+        while True:
             try:
-                response = asked.result(self._timeout)
-            finally:
-                asked.cancel()  # it may not have begun
-        except Exception as exc:
-            response = self._head_or_raise(question, exc)
-        return _roles(response, principal)
+                completion, seconds = next(steps)
+            except StopIteration as end:
+                roles: frozenset[str] = end.value
+                return roles
+            wait([completion], seconds)
 
-    def _question(self, token: str, query: str) -> _Question:
-        return _Question(self._url + query, token, self._timer() + self._timeout)
-
-    def _begin(self, question: _Question) -> Future[_Response]:
-        # Even `ask_sync` uses another thread, because httpx limits only each step of a request, and nothing limits a
-        # slow name server.
+    def _steps(self, token: str, principal: Principal, query: str) -> _Steps:
         pool = self._pool()
-        return pool.threads.submit(self._get, pool.client, question)
+        if pool.outages is not None and pool.outages.is_certain():
+            raise VerificationUnavailable(f"{_NOT_ASKED}: it was away a moment ago", is_unreachable=True)
+        question = Question(self._base + VERIFY_PATH + query, token, self._timer())
+        self._queue(pool, question)
+        yield question.completion, self._begin_timeout
+        if question.began_at is None:
+            raise VerificationUnavailable(f"{_NOT_ASKED}: this process is too busy")
+        due_at = question.began_at + self._timeout
+        if not question.completion.done():
+            if pool.outages is not None:
+                pool.outages.find()  # so that its result is there soon after the end of this question
+            yield question.completion, max(due_at - self._timer(), 0)
+        if question.response is not None:  # a refusal whose body does not come is no outage
+            return _roles(question.response, principal)
+        error = question.error or asyncio.TimeoutError()
+        reason = f"{_NOT_ASKED}: {self._issuer.reason_of(error, timeout=self._timeout)}"
+        if pool.outages is None or not (question.error is None or is_unreachable(error)):
+            raise VerificationUnavailable(reason) from error
+        if self._timer() - due_at > BUSY_SECONDS:
+            raise VerificationUnavailable(f"{reason}, but {IS_BUSY}") from error
+        finding = pool.outages.find()
+        yield finding, self._timeout + BUSY_SECONDS
+        why_not = finding.result() if finding.done() else IS_BUSY
+        detail = f"{reason}, but {why_not}" if why_not else reason
+        raise VerificationUnavailable(detail, is_unreachable=not why_not) from error
 
-    def _get(self, client: httpx.Client, question: _Question) -> _Response:
+    def _queue(self, pool: _Pool, question: Question) -> None:
+        with pool.lock:
+            if len(pool.questions) >= MAX_ASKED + MAX_WAITING:
+                raise VerificationUnavailable(f"{_NOT_ASKED}: too many requests are waiting")
+            pool.questions.add(question)
         try:
-            return self._get_once(client, question)
-        except (httpx.RemoteProtocolError, httpx.NetworkError) as exc:
-            if not _ended_without_response(exc):
-                raise
-        return self._get_once(client, question)  # wxauth has closed the idle connection meanwhile
+            # Even `ask_sync` uses another thread, because httpx limits only each step of a request, and nothing limits
+            # a slow name server.
+            pool.threads.submit(self._answer, pool, question)
+        except RuntimeError as exc:  # the process has reached its limit of threads
+            with pool.lock:
+                pool.questions.discard(question)
+            raise VerificationUnavailable(f"{_NOT_ASKED}: {type(exc).__name__}") from exc
 
-    def _get_once(self, client: httpx.Client, question: _Question) -> _Response:
-        headers = {
-            "Authorization": f"Bearer {question.token}",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",  # `iter_raw` does not decompress, because the result could have any size
-        }
-        # A socket needs a positive timeout, even if the question waited for a thread until its deadline.
-        remaining = max(question.deadline - self._timer(), 0.001)
-        with client.stream("GET", question.url, headers=headers, timeout=remaining) as response:
-            question.head = _Response(response.status_code, response.headers, b"")
-            body = bytearray()
-            with suppress(httpx.HTTPError):  # the status decides, even without a body
-                for chunk in response.iter_raw():
-                    body += chunk
-                    if len(body) > _MAX_PROBLEM_BYTES or self._timer() > question.deadline:
-                        break
-            return _Response(response.status_code, response.headers, bytes(body))
-
-    def _head_or_raise(self, question: _Question, error: Exception) -> _Response:
-        if question.head is not None:  # a refusal whose body does not come is no outage
-            return question.head
-        reason = self._issuer.reason_of(error, timeout=self._timeout)
-        raise VerificationUnavailable(
-            f"wxauth can't be asked about the session: {reason}", is_unreachable=_is_unreachable(error)
-        ) from error
+    def _answer(self, pool: _Pool, question: Question) -> None:
+        try:
+            if self._timer() - question.called_at > self._begin_timeout:
+                question.completion.set_result(None)
+            else:
+                question.send(pool.client, timeout=self._timeout, timer=self._timer)
+        finally:
+            with pool.lock:
+                pool.questions.discard(question)
 
     def _pool(self) -> _Pool:
         process_id = os.getpid()
@@ -155,20 +172,32 @@ class RemoteAuthority:
             return pool
         with self._locks.setdefault(process_id, threading.Lock()):
             if process_id not in self._pools:
-                proxy = self._issuer.proxy_for(self._url)
+                proxy = self._issuer.proxy_for(self._base)
                 client = httpx.Client(
                     verify=self._issuer.ssl_context,
                     follow_redirects=False,
                     trust_env=False,
                     proxy=None if proxy is None else proxy.url,
-                    limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS),
+                    # The threads limit the connections, so that no question waits for one.
+                    limits=httpx.Limits(max_keepalive_connections=MAX_ASKED, keepalive_expiry=_IDLE_SECONDS),
                     # The client stores no cookies, because it sends the tokens of all users.
                     cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 )
-                threads = ThreadPoolExecutor(_MAX_CONNECTIONS, thread_name_prefix="ask wxauth")
-                pool = self._pools[process_id] = _Pool(client, threads)
+                threads = ThreadPoolExecutor(MAX_ASKED, thread_name_prefix="ask wxauth")
+                outages = None
+                if self._or_offline:
+                    begin = partial(_ask_for_keys, client, self._base, timeout=self._timeout, timer=self._timer)
+                    outages = Outages(begin, timeout=self._timeout, timer=self._timer)
+                pool = self._pools[process_id] = _Pool(client, threads, outages)
                 finalize(self, _close, pool, process_id)
         return self._pools[process_id]
+
+
+def _ask_for_keys(client: httpx.Client, base: str, *, timeout: float, timer: Callable[[], float]) -> Question:
+    question = Question(base + KEYS_PATH, None, timer())
+    arguments = {"timeout": timeout, "timer": timer}
+    threading.Thread(target=question.send, args=(client,), kwargs=arguments, daemon=True).start()
+    return question
 
 
 def _close(pool: _Pool, process_id: int) -> None:
@@ -177,7 +206,7 @@ def _close(pool: _Pool, process_id: int) -> None:
         pool.client.close()
 
 
-def _roles(response: _Response, principal: Principal) -> frozenset[str]:
+def _roles(response: Response, principal: Principal) -> frozenset[str]:
     status, headers = response.status, response.headers
     if status == HTTPStatus.OK:
         is_same_user = headers.get("x-auth-user-id") == str(principal.id)
@@ -191,9 +220,7 @@ def _roles(response: _Response, principal: Principal) -> frozenset[str]:
         raise SessionRevoked("the session has ended")
     if status == HTTPStatus.FORBIDDEN:
         raise InsufficientScope("wxauth doesn't accept this token here")
-    raise VerificationUnavailable(
-        f"wxauth can't be asked about the session: status {status}", is_unreachable=status in _UNREACHABLE_STATUSES
-    )
+    raise VerificationUnavailable(f"{_NOT_ASKED}: status {status}", is_unreachable=status in UNREACHABLE_STATUSES)
 
 
 def _code(body: bytes) -> object:
@@ -202,20 +229,3 @@ def _code(body: bytes) -> object:
     except (ValueError, RecursionError):
         return None
     return problem.get("code") if isinstance(problem, dict) else None
-
-
-def _is_unreachable(error: Exception) -> bool:
-    for cause in causes_of(error):
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-            return False  # for example, a wrong certificate is a fault of the configuration
-        if isinstance(cause, OSError) and cause.errno in _EXHAUSTION_ERRNOS:
-            return False
-    # Before Python 3.11, neither asyncio's nor concurrent.futures' TimeoutError is the built-in one.
-    is_late = isinstance(error, (httpx.TimeoutException, TimeoutError, asyncio.TimeoutError, FutureTimeout))
-    return is_late or isinstance(error, httpx.NetworkError) or _ended_without_response(error)
-
-
-def _ended_without_response(error: Exception) -> bool:
-    # httpx has no class for this error, so its text, which is httpcore's, is compared.
-    is_end = isinstance(error, httpx.RemoteProtocolError) and "without sending a response" in str(error)
-    return is_end or isinstance(error, (httpx.ReadError, httpx.WriteError))
