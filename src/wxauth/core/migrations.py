@@ -9,6 +9,7 @@ batch of rows, must not hold such a lock. Therefore they run outside of a transa
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,12 +31,14 @@ from wxauth.core import revisions
 from wxauth.core.connecting import ISOLATION, LastWords, sql_to_lift_limits
 from wxauth.core.database import Database
 from wxauth.core.dependent_queries import refusal_for_dependents, sql_of
+from wxauth.core.function_queries import SEARCH_PATHS
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.outages import raise_if_unavailable
 from wxauth.core.pooler_queries import statements_for_role
 from wxauth.core.rights_queries import REVOKES_FROM_PUBLIC, our_tables
 from wxauth.i18n import Text, TextError, lazy_gettext as _
 
+_CREATED_FUNCTION: Final = re.compile(r"CREATE (?:OR REPLACE )?FUNCTION (\w+)")
 HEAD: Final = "head"
 BASE: Final = "base"  # before the first revision: the schema is empty
 LOCK_TIMEOUT_SECONDS: Final = 1.0  # during this time, all other clients that need the table wait, too
@@ -102,7 +105,8 @@ async def migrate(
     """Upgrade or downgrade the schema to `revision`, one revision after the other, and return its revision.
 
     If the schema belongs to a newer version and `revision` is `head`, the schema stays unchanged, because this version
-    works with it. In each case, the migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences.
+    works with it. In each case, the migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences,
+    and by giving functions their own search_path.
 
     A revision in a transaction waits at most `lock_patience` seconds for a lock. If it does not get the lock, it runs
     again after `pause` seconds on average, until `patience` seconds have passed since its first attempt.
@@ -132,7 +136,10 @@ async def migrate(
             for step in steps:
                 run = partial(_run_step, database, scripts, step, lock_patience=lock_patience)
                 await _with_retries(run, step, pause=pause, patience=patience)
-        await _revoke_rights_of_public(database)
+        # The database may grant these rights on every new table by default.
+        await _run_all(database, await database.values(REVOKES_FROM_PUBLIC, tables=our_tables()))
+        functions = _functions_in(scripts)
+        await _run_all(database, await database.values(SEARCH_PATHS, functions=functions, tables=our_tables()))
     return None if target == BASE else target
 
 
@@ -236,9 +243,13 @@ async def _refuse_dependents(database: Database, steps: Sequence[_Step], all_scr
         raise MigrationRefused(refusal)
 
 
-# The database may grant these rights on every new table by default.
-async def _revoke_rights_of_public(database: Database) -> None:
-    statements = await database.values(REVOKES_FROM_PUBLIC, tables=our_tables())
+def _functions_in(scripts: Path) -> list[str]:
+    """Return the names of the functions that any revision creates. The schema can also contain functions of others."""
+    texts = (script.read_text(encoding="utf-8") for script in scripts.glob("versions/*.py"))
+    return sorted({name for text in texts for name in _CREATED_FUNCTION.findall(text)})
+
+
+async def _run_all(database: Database, statements: Sequence[str]) -> None:
     if statements:
         async with migration_connection(database) as connection:
             for statement in statements:
