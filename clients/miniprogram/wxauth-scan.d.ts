@@ -37,6 +37,11 @@ export interface Claimed {
   resource: { title: string; host: string; scopes: { name: string; title: string }[] } | null
   /** The browser that shows the code. Show both values, so that users recognize a login that is not theirs. */
   browser: { device: string | null; ip: string | null } | null
+  /**
+   * The address from which a device has started the login. Show it if `browser.ip` is another address, because that one
+   * is only what the device says. It is null if wxauth's own page shows the code.
+   */
+  requested_ip: string | null
   /** Whether phone and browser are in the same network. Most phones use mobile data, so do not warn if it is false. */
   same_network: boolean | null
   /** Whether the code was typed. If so, warn the user that another person might have read the code out to them. */

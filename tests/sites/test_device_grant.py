@@ -81,6 +81,7 @@ async def test_the_phone_shows_the_site_the_browser_and_the_time(house: House) -
             "client": SHOP,
             "resource": None,
             "browser": {"device": "Windows, Edge 141", "ip": OFFICE},
+            "requested_ip": "127.0.0.1",
             "same_network": False,
             "typed": False,
             "sso_ttl": None,
@@ -90,7 +91,8 @@ async def test_the_phone_shows_the_site_the_browser_and_the_time(house: House) -
         }
     terminal = await house.add_site("terminal", device=True, redirect_uris=[])
     body = (await house.phone.scan(await terminal.start(browser_user_agent=EDGE))).json()
-    assert (body["client"]["origin"], body["browser"], body["same_network"]) == (None, None, None)
+    here = {"device": None, "ip": "127.0.0.1"}  # the address of the request
+    assert (body["client"]["origin"], body["browser"], body["same_network"]) == (None, here, None)
 
 
 @pytest.mark.requirement("rfc8628-3.5")

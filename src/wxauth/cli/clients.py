@@ -26,7 +26,7 @@ from wxauth.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, AddedCl
 from wxauth.clients.queries import ALL_CLIENTS
 from wxauth.clients.rules import WrongClient, build_client, check_name
 from wxauth.core.database import Database
-from wxauth.i18n import WrongValue, lazy_gettext as _
+from wxauth.i18n import Text, WrongValue, lazy_gettext as _
 from wxauth.i_json import parse_typed
 from wxauth.outbound.urls import NameResolver
 from wxauth.settings.settings import ClientCommandSettings
@@ -145,7 +145,7 @@ def add_command(client_name: str, fields: dict[str, Any]) -> None:
         return await ClientChanges(database, NameResolver(), settings).add(client_name, fields, now=now)
 
     client, credentials = _with_option_errors(add)
-    _show_credentials(client_name, credentials, client.scopes)
+    _show_credentials(client_name, credentials, client.scopes, *_notes_about(client))
 
 
 @clients.command()
@@ -170,6 +170,20 @@ def set_command(client_name: str, fields: dict[str, Any]) -> None:
     rows = [(word("client_id"), client_name)]
     rows += [(word(name), getattr(changed, name)) for name in shown]
     print_table(rows)
+    if "device" in changes:
+        for note in _notes_about(changed):
+            echo(note, err=True)
+
+
+def _notes_about(client: Client) -> list[Text]:
+    if client.user_code or not client.device:
+        return []
+    note = _(
+        "Ready-made tools, such as psql or kubelogin, show a login code instead of a QR code. For such a tool, run "
+        "'wxauth clients set {name} --user-code'.",
+        name=client.name,
+    )
+    return [note]
 
 
 @clients.command()
@@ -248,8 +262,8 @@ def _new_value(value: Any) -> Any:
     return None if value == "" else value  # None clears the field
 
 
-def _show_credentials(name: str, credentials: Credentials | None, scopes: Sequence[str]) -> None:
+def _show_credentials(name: str, credentials: Credentials | None, scopes: Sequence[str], *notes: Text) -> None:
     secret = None if credentials is None else credentials.client_secret
     note = _("A public client has no secret.") if secret is None else SHOWN_ONCE
     answer = {"client_id": name, "client_secret": secret, "scopes": scopes}
-    show(answer, [(word(field), value) for field, value in answer.items() if value is not None], note)
+    show(answer, [(word(field), value) for field, value in answer.items() if value is not None], note, *notes)

@@ -72,7 +72,10 @@ class Client(SQLModel):
     # These are its scopes as a service, then those that it may request as a site.
     scopes: list[str] = Field(sa_type=ARRAY(Text), schema_extra={"examples": [["openid", "profile"]]})
     is_public: bool = _flag("The site has no secret. You can't change this later.")
-    device: bool = _flag("Let the site show the QR code itself (RFC 8628).")
+    device: bool = _flag(
+        "Let the site show the QR code itself (RFC 8628). Most ready-made tools show none, so also let users enter "
+        "login codes."
+    )
     redirect_uris: list[str] = _uris(
         "URIs that browsers return to with an authorization code.", "https://shop.example.com/callback"
     )

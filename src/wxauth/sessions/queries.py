@@ -142,7 +142,7 @@ def _identity_fragment(table: LiteralString) -> LiteralString:
 # Website logins that have not opened a session yet lose the users' identities, or only the given ones, so that nobody
 # can redeem these logins. The caller has locked the users, as each transaction that approves or redeems a login does.
 _END_LOGINS_TO_SITES: Final = Statement[Nothing](f"""
-UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
+UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL, requested_ip = NULL
  WHERE id = ANY (ARRAY(
     SELECT l.id FROM identities i JOIN site_logins l ON (l.app_id, l.openid) = (i.app_id, i.openid)
      WHERE i.user_id = ANY (:user_ids::uuid[]) AND l.session_id IS NULL
@@ -151,9 +151,9 @@ UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_
      ORDER BY l.id FOR UPDATE OF l))
 """)
 # A login that a phone has scanned or denied contains the phone's session, but no identity. When the user is erased,
-# this statement clears the browser's address and User-Agent in such logins.
+# this statement clears the addresses and the User-Agent in such logins.
 _CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing](f"""
-UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
+UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL, requested_ip = NULL
  WHERE id = ANY (ARRAY(
     SELECT l.id FROM sessions s JOIN site_logins l ON l.claimed_session_id = s.id
      WHERE s.user_id = ANY (:user_ids::uuid[]) AND l.openid IS NULL AND {_identity_fragment("s")}

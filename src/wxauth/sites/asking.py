@@ -24,7 +24,7 @@ from wxauth.sites.door import LINKED_PAGE_LASTS, OUTCOME_KEPT, SCAN_LASTS, VISIT
 from wxauth.sites.models import RequestFields, SiteLoginFields
 from wxauth.sites.requests import SiteRequest
 from wxauth.sites.responses import Browser
-from wxauth.sites.secrets import UserCodes, new_scene, page_id_of
+from wxauth.sites.secrets import UserCodes, page_id_of
 
 _MAX_USER_CODES_TRIED: Final = 5  # for one scan, because another scan might have the random code
 
@@ -33,7 +33,7 @@ class ScanLimits:
     """The limits on new scans, links, visits and pages, and on pictures requested from WeChat."""
 
     def __init__(self, settings: Settings, make_limiter: Callable[[str, str], RateLimiter]) -> None:
-        # This limit, per address, is on scans, links to WeChat, and visits to WeChat's page.
+        # This limit, per address, is on scans, links to WeChat, visits to WeChat's page, and user codes typed here.
         self.browsers = make_limiter(settings.scan_rate_limit, "scan")
         # This limit is on pages with a button, per browser login if the page shows a user, otherwise per address.
         self.pages = make_limiter(settings.scan_rate_limit, "scan-page")
@@ -56,7 +56,13 @@ class SiteLogins:
     scan_limits: ScanLimits
 
     async def start_for_device(
-        self, client: Client, request: RequestFields, *, ip: str | None, user_agent: str | None
+        self,
+        client: Client,
+        request: RequestFields,
+        *,
+        ip: str | None,
+        user_agent: str | None,
+        requested_ip: str | None,
     ) -> StartedScan:
         """Start a scan that a device shows. The device polls for the outcome.
 
@@ -77,6 +83,7 @@ class SiteLogins:
             kept_for=OUTCOME_KEPT,
             now=self.clock(),
             device_code_hash=hash_of(device_code),
+            requested_ip=requested_ip,
         )
         return await self._add_scan(login, device_code)
 
@@ -112,10 +119,10 @@ class SiteLogins:
         return page_id
 
     async def _add_scan(self, login: SiteLoginFields, polling_secret: str) -> StartedScan:
+        scene = self.user_codes.scenes(login.id)[0]
+        login.scene_hash = hash_of(scene)
         for _ in range(_MAX_USER_CODES_TRIED):
-            scene = new_scene()
             user_code, login.user_code_hash = self.user_codes.new()
-            login.scene_hash = hash_of(scene)
             if await queries.add(self.database, login):
                 return StartedScan(scene, user_code, polling_secret)
         raise StorageUnavailable("no user code is free")

@@ -87,6 +87,8 @@ class DeviceFields(SQLModel):
     """The columns about a device (RFC 8628)."""
 
     device_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
+    # wxauth has seen this address itself. `browser_ip` is what the device says.
+    requested_ip: str | None = Field(default=None, sa_type=INET)
     poll_interval: int = POLL_INTERVAL_SECONDS  # in seconds; it grows if the device polls too fast
     polled_at: datetime | None = Field(default=None, sa_type=TIME)
 

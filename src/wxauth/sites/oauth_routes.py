@@ -145,7 +145,9 @@ async def authorize_device(
     target = Target.requested(settings, client, form)
     sign_in_request = RequestFields(scope=target.scope_for(form.get("scope")), resource=target.url)
     try:
-        started = await site_logins.start_for_device(client, sign_in_request, ip=ip, user_agent=user_agent)
+        started = await site_logins.start_for_device(
+            client, sign_in_request, ip=ip, user_agent=user_agent, requested_ip=device.ip
+        )
     except Unanswerable:
         raise invalid_client("this client has just been removed") from None
     issuer = settings.issuer

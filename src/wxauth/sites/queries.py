@@ -71,6 +71,7 @@ _UNCHANGED: Final = {
     "query",
     "pressed_on",
     "device_code_hash",
+    "requested_ip",
     "poll_interval",
     "polled_at",
     "scene_hash",
@@ -78,7 +79,8 @@ _UNCHANGED: Final = {
     "state_hash",
 }
 _SAVED: Final[tuple[LiteralString, ...]] = tuple(name for name in _COLUMNS if name not in _UNCHANGED)
-_IP_PARAMETER: Final = ":browser_ip::text::inet"  # The first cast lets the driver send the address as text.
+_IP_COLUMNS: Final = ("browser_ip", "requested_ip")
+_IP_PARAMETER: Final = ":{name}::text::inet"  # The first cast lets the driver send the address as text.
 # PostgreSQL computes `site`: it is the `client_id` of a registered client, and null for an unregistered client. The
 # client is locked in a subquery, because PostgreSQL cannot lock the nullable side of an outer join.
 _WITH_LOCKED_CLIENT: Final = """
@@ -91,16 +93,16 @@ _HAS_CLIENT: Final = Statement[bool](
 
 
 def _listed(
-    names: Collection[LiteralString], prefix: LiteralString = "", browser_ip: LiteralString = "browser_ip"
+    names: Collection[LiteralString], prefix: LiteralString = "", ip: LiteralString = "{name}"
 ) -> LiteralString:
-    return ", ".join(browser_ip if name == "browser_ip" else f"{prefix}{name}" for name in names)
+    return ", ".join(ip.format(name=name) if name in _IP_COLUMNS else f"{prefix}{name}" for name in names)
 
 
 # A client that a document describes has no row in `clients`, so its `c` columns are null. Its pages may have a link,
 # but it has none of the other options. For a request that names a resource, wxauth offers neither single sign-on nor
 # WeChat's pages, as in `targets.for_resource`.
 _LOGIN_COLUMNS: Final = f"""
-SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
+SELECT {_listed(_COLUMNS, "l.", "host(l.{name}) AS {name}")},
        COALESCE(l.client_name, c.title) AS title, COALESCE(c.redirect_uris, ARRAY[l.redirect_uri]) AS redirect_uris,
        COALESCE(c.scopes, '{{}}') AS scopes, c.near IS TRUE AS near, c.user_code IS TRUE AS user_code,
        c.link IS NOT FALSE AS link, (c.sso AND l.resource IS NULL) IS TRUE AS sso, c.app_id AS site_app_id,
@@ -133,6 +135,11 @@ BY_ID: Final = _finding("id")
 BY_PAGE: Final = _finding("browser_hash", "page_hash")
 BY_STATE: Final = _finding("browser_hash", "state_hash")
 BY_DEVICE_CODE: Final = _finding("device_code_hash")
+BY_SCENE: Final = _finding("scene_hash")
+# Whether a device accepts login codes that users type.
+TAKES_USER_CODES: Final = Statement[bool](
+    "SELECT EXISTS (SELECT FROM clients WHERE device AND user_code AND removed_by IS NULL)"
+)
 BY_CODE: Final = _finding("code_hash")
 # The statement finds the last link to WeChat that the browser of a page has received. The order of ids does not show
 # which link is the last, because the clocks of replicas differ. Therefore, wxauth numbers the links while it holds the

@@ -30,7 +30,7 @@ _USER_CODE_LENGTH: Final = 8
 
 
 def new_scene() -> str:
-    """Return a new scene of 128 random bits, in characters that every scanner preserves."""
+    """Return a new scene of 128 random bits for a link, in characters that every scanner preserves."""
     return secrets.token_urlsafe(_SCENE_BYTES)
 
 
@@ -73,6 +73,11 @@ def login_cookie_of(cookie: str, proof_id: UUID) -> str:
     return _derive(cookie, "login", str(proof_id))
 
 
+def show_code_field(cookie: str, scene: str) -> str:
+    """Return the form field that shows a device's QR code. Only wxauth's page in this browser can contain it."""
+    return _derive(cookie, "show code", scene)
+
+
 def log_out_field(login_cookie: str) -> str:
     """Return the form field that confirms a log-out. Only wxauth's page in this browser can contain it."""
     return _derive(login_cookie, "log out", "")
@@ -83,7 +88,7 @@ def _derive(cookie: str, purpose: str, value: str) -> str:
 
 
 class UserCodes:
-    """The maker of user codes, which texts for users call login codes, and of their hashes.
+    """The maker of user codes, which texts for users call login codes, of their hashes, and of the scenes of QR codes.
 
     New hashes use the first secret key. Typed codes are compared with the hashes of all keys.
     """
@@ -91,6 +96,15 @@ class UserCodes:
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
         # A code has only 34 random bits. Without a key, anyone who copies the database could try all codes.
         self._keys = [derive_key(key, "user-code") for key in secret_keys]
+        self._scene_keys = [derive_key(key, "scene") for key in secret_keys]
+
+    def scenes(self, login_id: UUID) -> Sequence[str]:
+        """Return the scenes that a login's QR code can have. The first one is for a new login.
+
+        They are derived, so that a typed user code leads to the scene, of which wxauth stores only the hash.
+        """
+        digests = (hmac.digest(key, login_id.bytes, "sha256") for key in self._scene_keys)
+        return [base64url(digest[:_SCENE_BYTES]).decode() for digest in digests]
 
     def new(self) -> tuple[str, bytes]:
         """Return a new user code, formatted for the user, and its hash."""

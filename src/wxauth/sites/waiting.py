@@ -68,7 +68,7 @@ class ScanPages:
     codes: AuthorizationCodes
 
     async def state(self, page_id: str, browser: Browser) -> PageState:
-        return _state_of(await self._find_scan(page_id, browser), now=self.clock())
+        return state_of(await self._find_scan(page_id, browser), now=self.clock())
 
     async def go_on(self, page_id: str, browser: Browser) -> Onward:
         """Return the redirect to the site with an authorization code, after the user has approved the scan.
@@ -78,7 +78,7 @@ class ScanPages:
         """
         page = await self._find_scan(page_id, browser)
         now = self.clock()
-        state = _state_of(page, now=now)
+        state = state_of(page, now=now)
         if state is PageState.DENIED:
             raise SentBack(page, REFUSED)
         if state is PageState.OVER:
@@ -108,7 +108,8 @@ class ScanPages:
         return await self.codes.redirect(login, user, code, browser, proof_id=proof_id, now=now)
 
 
-def _state_of(page: SiteLogin, *, now: datetime) -> PageState:
+def state_of(page: SiteLogin, *, now: datetime) -> PageState:
+    """Return the state of a login whose QR code a page shows."""
     if page.stage == Stage.REFUSED:
         return PageState.DENIED
     if page.stage == Stage.REDEEMED or page.scan_ends_at <= now:

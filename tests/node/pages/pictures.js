@@ -3,7 +3,7 @@ import { launch } from '../browser.js'
 import { LANGUAGES, addSites, openPage, walk, walkLimited } from './walk.js'
 
 const [folder] = process.argv.slice(2)
-const ONLY_ON_PHONES = ['phone', 'phone-another', 'link', 'link-pressed', 'number-missing', 'number-wrong', 'used-up', 'account', 'web-view', 'snapshot']
+const ONLY_ON_PHONES = ['phone', 'phone-another', 'link', 'link-pressed', 'number-missing', 'number-wrong', 'used-up', 'account', 'web-view', 'snapshot', 'device-on-phone']
 
 const browser = await launch()
 async function shoot(page, name, lang) {

@@ -19,8 +19,8 @@ const UNKNOWN = 'A'.repeat(22)
 
 /** The data of a page in each language: sites with short and long names, and a user. */
 export const LANGUAGES = {
-  en: { site: 'pages-en', title: 'Corner Shop', long: 'pages-long-en', longTitle: 'Returns, Repairs and Exchanges for Members of the Corner Shop', person: 'Alice', longPerson: 'Alexandra-Constantina_Wolfeschlegelsteinhausenbergerdorff_Kent' },
-  'zh-CN': { site: 'pages-zh', title: '小店', long: 'pages-long-zh', longTitle: '街角小店会员服务中心（退换货、维修预约与积分兑换综合办理平台）', person: '李晓梅', longPerson: '街角小店三号店的店长助理李晓梅（周末值班，急事请打电话，谢谢）' },
+  en: { site: 'pages-en', title: 'Corner Shop', long: 'pages-long-en', longTitle: 'Returns, Repairs and Exchanges for Members of the Corner Shop', person: 'Alice', tool: 'pages-tool-en', toolTitle: 'Cluster', longPerson: 'Alexandra-Constantina_Wolfeschlegelsteinhausenbergerdorff_Kent' },
+  'zh-CN': { site: 'pages-zh', title: '小店', long: 'pages-long-zh', longTitle: '街角小店会员服务中心（退换货、维修预约与积分兑换综合办理平台）', person: '李晓梅', tool: 'pages-tool-zh', toolTitle: '集群', longPerson: '街角小店三号店的店长助理李晓梅（周末值班，急事请打电话，谢谢）' },
 }
 
 /** Add the sites. */
@@ -35,10 +35,26 @@ export async function addSites() {
   }
   const shop = { app_id: 'wxdev00000000000c3', app_secret: 'dev-secret-of-the-third-app', title: '街角小店', logo: LOGO }
   assert.ok((await asks(root, '/v1/admin/apps', { method: 'POST', body: JSON.stringify(shop), headers })).ok)
-  for (const { site, title, long, longTitle } of Object.values(LANGUAGES)) {
+  for (const { site, title, long, longTitle, tool, toolTitle } of Object.values(LANGUAGES)) {
     await add(site, title, true, shop.app_id, SITE_LOGO)
     await add(long, longTitle, false)
+    for (const [name, user_code] of [[tool, true], [`${tool}-2`, false]]) {
+      const body = JSON.stringify({ name, title: toolTitle, device: true, user_code, redirect_uris: ['http://localhost:8000'] })
+      const answer = await asks(root, '/v1/admin/clients', { method: 'POST', body, headers })
+      secrets.set(name, (await answer.json()).client_secret)
+    }
   }
+}
+
+/** The secrets of the tools, which start a login with the device grant. */
+const secrets = new Map()
+
+/** Start a login as a tool on another computer. */
+export async function startAtTool(name) {
+  const headers = { authorization: `Basic ${btoa(`${name}:${secrets.get(name)}`)}`, 'X-Forwarded-For': '203.0.113.7' }
+  const answer = await fetch(`${SERVICE_URL}/v1/device_authorization`, { method: 'POST', headers, body: new URLSearchParams({ scope: 'openid' }) })
+  assert.ok(answer.ok, await answer.clone().text())
+  return answer.json()
 }
 
 /** Create a user's phone. `claim` scans a code, and `decide` approves or denies. */
@@ -87,7 +103,7 @@ export { IPHONE }
 
 /** Show each state on this page, and call `look` with the state's name. */
 export async function walk(page, lang, look) {
-  const { site, long, person, longPerson } = LANGUAGES[lang]
+  const { site, long, person, longPerson, tool } = LANGUAGES[lang]
   const phone = await phoneOf(`person-${lang}`, person, await portrait(page))
   const nameless = await phoneOf(`nameless-${lang}`)
   const longNamed = await phoneOf(`long-named-${lang}`, longPerson)
@@ -150,8 +166,8 @@ export async function walk(page, lang, look) {
   await be(page, IN_WEB_VIEW)
   await show('web-view', authorizeUrl(site).slice(SERVICE_URL.length))
   await be(page)
+  await walkDevices(page, tool, phone, look)
   for (const [name, path] of [
-    ['device', '/d'],
     ['link-opened', `/d/${UNKNOWN}`],
     ['snapshot', `/v1/authorize/${UNKNOWN}/wechat/snapshot`],
     ['again', `/v1/authorize/${UNKNOWN}/wechat/again`],
@@ -187,6 +203,38 @@ export async function walk(page, lang, look) {
   await page.click('form button')
   await page.waitForFunction(() => !document.querySelector('form'))
   await look('logged-out')
+}
+
+/** Show the pages on which a user brings a tool's login to a browser. */
+async function walkDevices(page, tool, phone, look) {
+  const { user_code, verification_uri } = await startAtTool(tool)
+  const type = async (code) => {
+    await page.fill('#user_code', code)
+    await page.keyboard.press('Enter')
+  }
+  await page.goto(verification_uri)
+  await look('device')
+  await type('BCDF-GHJK')
+  await page.waitForSelector('[role=alert]')
+  await look('device-wrong')
+  await type((await startAtTool(`${tool}-2`)).user_code)
+  await page.waitForSelector('details')
+  await look('device-not-typed')
+  await page.goto(verification_uri)
+  await type(user_code)
+  await page.waitForURL('**/d/**')
+  await look('device-login')
+  await page.focus('form button')
+  await page.keyboard.press('Enter')
+  await page.waitForFunction(() => document.querySelector('.code img')?.naturalWidth > 200)
+  await look('device-code')
+  await phone.decide(await phone.claim(await sceneOf(page)), 'deny')
+  await page.waitForSelector('main[data-state=denied]')
+  await look('device-denied')
+  await be(page, IPHONE)
+  await page.goto(verification_uri)
+  await look('device-on-phone')
+  await be(page)
 }
 
 /** Use up this address's logins for a minute, and show the page that reports this limit. */

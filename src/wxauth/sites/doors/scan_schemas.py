@@ -99,8 +99,12 @@ class ClaimedAnswer(BaseModel):
         "each scope on its own line. Null if the user only logs in to the site."
     )
     browser: BrowserAnswer | None = Field(
-        description="The browser that shows the code or the link. Null if a device shows the code, and has not sent "
-        "the browser's address."
+        description="The browser that shows the code or the link. If a device shows the code, and has not sent the "
+        "browser's address, this is the address from which the device has started the login."
+    )
+    requested_ip: ShownIp | None = Field(
+        description="The address from which a device has started the login. Show it if `browser` has another address, "
+        "because that one is only what the device says. Null if wxauth's own page shows the code or the link."
     )
     same_network: bool | None = Field(
         description="Whether the phone and the browser are in the same /24 or /56 network.", examples=[True]

@@ -158,8 +158,9 @@ class Scans:
     ) -> ClaimedAnswer:
         door = login.taken_door
         browser = None
-        if login.has_page or login.browser_ip is not None:
-            browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
+        address = login.browser_ip or login.requested_ip
+        if login.has_page or address is not None:
+            browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=address)
         in_web_view = is_web_view(login.browser_user_agent or "")
         logs_in_browser = login.has_page and makes_browser_login(self.settings, login, is_web_view=in_web_view)
         return ClaimedAnswer(
@@ -174,6 +175,7 @@ class Scans:
             ),
             resource=None if resource is None else ResourceAnswer.of(resource, login.scope, language),
             browser=browser,
+            requested_ip=login.requested_ip,
             same_network=same_network,
             typed=door is Door.TYPED,
             sso_ttl=self.settings.sso_ttl if logs_in_browser else None,
@@ -287,7 +289,11 @@ def refusal_of_opening(
     )
     if opening.user_code is not None:
         # On wxauth's own pages, the user code can always be typed. For a device, `--user-code` allows this.
-        return None if login.user_code or login.has_page else not_scanned
+        if login.user_code or login.has_page:
+            return None
+        return errors.ScanForwarded(
+            "this client accepts no typed login codes, because it was added without --user-code"
+        )
     if entry != "any" and not _is_from_camera(opening, now):
         return not_scanned
     if is_by_link:
@@ -318,7 +324,9 @@ async def _store_claim(
     transaction: Transaction, login: SiteLogin, caller: Caller, *, is_typed: bool, now: datetime
 ) -> None:
     if login.door != Door.LINK:
-        login.door = Door.TYPED if is_typed else Door.SCAN
+        # The QR code of a device may appear only after somebody has typed the user code on wxauth's page.
+        was_typed = login.door == Door.TYPED and not login.has_page
+        login.door = Door.TYPED if is_typed or was_typed else Door.SCAN
     login.stage, login.claimed_session_id, login.claimed_at = Stage.CLAIMED, caller.session_id, now
     # From now on, wxauth stores the login for longer than a login that no phone has claimed.
     login.kept_until = max(login.kept_until, login.scan_ends_at + OUTCOME_KEPT)

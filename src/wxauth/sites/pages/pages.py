@@ -17,6 +17,7 @@ from wxauth.clients.redirect_uris import is_local, is_registered, origin_of, ori
 from wxauth.core.users import UserFields
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
+from wxauth.sessions.devices import describe_device
 from wxauth.settings.apps import App
 from wxauth.settings.resources import Resource
 from wxauth.settings.urls import host_of
@@ -35,7 +36,7 @@ from wxauth.sites.pages.rendering import (
     redirect_to,
     site_source,
 )
-from wxauth.sites.pages.texts import MESSAGES, MISTAKES, STATES, STATES_ON_A_PHONE
+from wxauth.sites.pages.texts import MESSAGES, MISTAKES, STATES, STATES_OF_A_DEVICE, STATES_ON_A_PHONE
 from wxauth.sites.queries import SiteLogin
 from wxauth.sites.requests import HINT_PARAMETER, SiteRequest
 from wxauth.sites.responses import AUTHORIZE_PATH, Mistake, Onward, SentBack, Unanswerable
@@ -62,7 +63,7 @@ class _ShownSite:
     title: str | None
     logo: str | None  # a `data:` URL, which a stored request does not contain
     host: str | None  # of the document of an unregistered client
-    origin: str
+    origin: str | None  # None only for a device without a redirect URI
 
     @classmethod
     def of(cls, login: SiteRequest | SiteLogin) -> Self:
@@ -77,7 +78,9 @@ class _ShownSite:
         # redirect URIs, so the page shows both the document's host and the requested origin.
         host = None if login.client_name is None else host_of(client_id)
         origin = None if host is not None else origin_shown(site.redirect_uris, login.redirect_uri)
-        return cls(site.title, logo, host, origin or origin_of(login.redirect_uri))
+        if origin is None and login.redirect_uri:
+            origin = origin_of(login.redirect_uri)
+        return cls(site.title, logo, host, origin)
 
 
 class Pages(Rendering):
@@ -182,6 +185,56 @@ class Pages(Rendering):
             is_wrong=again.is_wrong,
             has_button=has_link,
         )
+
+    def device_page(self, *, takes_user_codes: bool, is_wrong: bool = False) -> Response:
+        """Return the page at `/d`, with a field for the login code of a device, if a client accepts such codes."""
+        if self.is_on_a_phone or not takes_user_codes:
+            return self.message("device_with_user_code" if takes_user_codes else "device")
+        return self._page(
+            "device",
+            self._say(MESSAGES["device"].title),
+            form_action=OWN_FORMS,
+            is_wrong=is_wrong,
+            other_languages=self._in_other_languages("", ""),
+        )
+
+    def device_login(self, login: SiteLogin, confirmation: str) -> Response:
+        """Return the page that names the client whose device asks for a login. `confirmation` proves that it was seen.
+
+        `browser_ip` and `browser_user_agent` are only what the device says, so the page also shows `requested_ip`.
+        """
+        browser = [describe_device(login.browser_user_agent), login.browser_ip]
+        return self._site_page(
+            "device-login",
+            login,
+            form_action=OWN_FORMS,
+            other_languages=self._in_other_languages("", ""),
+            client_id=login.client_id,
+            requested_ip=login.requested_ip,
+            own_ip=self.device.ip,
+            browser=" · ".join(filter(None, browser)) if login.browser_ip else None,
+            fields={CONFIRMED_FIELD: confirmation},
+        )
+
+    def device_code(self, login: SiteLogin, scene: str, *, seconds: int) -> Response:
+        """Return the page that shows the QR code of a device's login, and the state of the login."""
+        states = {**STATES, **STATES_OF_A_DEVICE}
+        return self._site_page(
+            "device-code",
+            login,
+            script="page.js",
+            data={
+                "stateUrl": f"{self.root}/v1/scans/{scene}/state",
+                "texts": {state: self._say(text) for state, text in states.items()},
+            },
+            other_languages=self._in_other_languages("", ""),
+            picture_url=f"{self.root}/v1/scans/{scene}/code",
+            seconds=seconds,
+        )
+
+    def client_of(self, login: SiteLogin) -> list[str]:
+        """Return the line for the site's operator that names the client of a login."""
+        return [self._say(_("Site: {site}"), site=login.client_id)]
 
     def account(self, site_request: SiteRequest, page_id: str, parameters: Parameters) -> Response:
         """Return the page with a single button, which opens WeChat's page."""
@@ -321,6 +374,7 @@ class Pages(Rendering):
         login: SiteRequest | SiteLogin,
         page_id: str | None = None,
         parameters: Mapping[str, str] | None = None,
+        other_languages: Sequence[Link] = (),
         **values: Any,
     ) -> Response:
         site = _ShownSite.of(login)
@@ -331,7 +385,6 @@ class Pages(Rendering):
             way_back = Link(f"{own_url}/cancel", self._say(_("Back to {title}"), title=site.title))
         resource = resource_at(self.settings, login.resource)
         is_on_computer = is_local(login.redirect_uri)
-        other_languages: list[Link] = []
         if parameters:
             other_languages = self._in_other_languages(f"{self.root}{AUTHORIZE_PATH}", urlencode(parameters))
         return self._page(
@@ -345,7 +398,7 @@ class Pages(Rendering):
             resource=None if resource is None else ResourceAnswer.of(resource, login.scope, self.language),
             own_url=own_url,
             way_back=way_back,
-            other_languages=other_languages,
+            other_languages=[*other_languages],
             **values,
         )
 

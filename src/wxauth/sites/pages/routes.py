@@ -22,6 +22,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.random_secrets import new_secret
 from wxauth.sites.browser_login_queries import BrowserUser
 from wxauth.sites.door import Door
+from wxauth.sites.doors.device_codes import DeviceCodes, is_pressed
 from wxauth.sites.doors.links import Links
 from wxauth.sites.doors.mini_program_logins import FORM_POST_PATH, may_answer
 from wxauth.sites.doors.mini_program_urls import MiniProgramUrls
@@ -30,11 +31,11 @@ from wxauth.sites.doors.scan_pictures import ScanPictures
 from wxauth.sites.doors.single_sign_on import SingleSignOn
 from wxauth.sites.doors.visits import CALLBACK_PATH, Visits, WeChatCallback
 from wxauth.sites.oauth_routes import SiteLoginsDep, SiteRequestsDep
-from wxauth.sites.pages.pages import VISIT_PAGES, PagesDep
+from wxauth.sites.pages.pages import CONFIRMED_FIELD, VISIT_PAGES, Pages, PagesDep
 from wxauth.sites.pages.rendering import DOOR_PARAMETER, PAGES_FOLDER, SIGN_IN_PARAMETERS
 from wxauth.sites.requests import HINT_PARAMETER, HINTS, SiteRequest
 from wxauth.sites.responses import AUTHORIZE_PATH, Browser, Onward
-from wxauth.sites.secrets import PAGE_ID, QR_CODE_PATH
+from wxauth.sites.secrets import PAGE_ID, QR_CODE_PATH, show_code_field
 from wxauth.sites.waiting import ScanPages
 from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router, text_parameters
@@ -55,6 +56,7 @@ ScanPagesDep = Annotated[ScanPages, Depends(provide(ScanPages))]
 SingleSignOnDep = Annotated[SingleSignOn, Depends(provide(SingleSignOn))]
 LinksDep = Annotated[Links, Depends(provide(Links))]
 MiniProgramUrlsDep = Annotated[MiniProgramUrls, Depends(provide(MiniProgramUrls))]
+DeviceCodesDep = Annotated[DeviceCodes, Depends(provide(DeviceCodes))]
 ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]
 VisitsDep = Annotated[Visits, Depends(provide(Visits))]
 _AWAY_PATH: Final = f"{CALLBACK_PATH}/away"  # for a callback from WeChat's page while the database is unavailable
@@ -324,24 +326,86 @@ async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
     return Response(picture.content, headers=headers, media_type=picture.content_type)
 
 
+@router.hidden("/v1/scans/{scene}/state")
+async def read_device_state(scene: str, device_codes: DeviceCodesDep) -> Response:
+    """Return the state of a device's login to the page that shows its QR code, as `read_state` does."""
+    return JSONResponse({"state": await device_codes.state(scene)}, headers={"Cache-Control": "no-store"})
+
+
 @router.get(QR_CODE_PATH, summary=_("Show how to scan the QR code or enter the login code"), responses=_HTML_RESPONSE)
-async def show_device_page(pages: PagesDep) -> Response:
-    """Show a page that explains how to scan the QR code or type the login code. The request changes nothing."""
-    return pages.message("device")
+async def show_device_page(pages: PagesDep, device_codes: DeviceCodesDep) -> Response:
+    """Show a page that explains how to scan the QR code of a device, or to type its login code.
+
+    On a computer, the page has a field for the login code. Without a client that was added with `--user-code`, the
+    page does not mention login codes. The request changes nothing.
+    """
+
+    async def show() -> Response:
+        return pages.device_page(takes_user_codes=await device_codes.takes_user_codes())
+
+    return await pages.answer(show())
 
 
-@router.get(
-    QR_CODE_PATH + "/{scene}", summary=_("Show a page for QR codes scanned outside WeChat"), responses=_HTML_RESPONSE
-)
-async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> Response:
+@router.hidden(QR_CODE_PATH, method="POST")
+async def type_user_code(pages: PagesDep, device_codes: DeviceCodesDep) -> Response:
+    """Redirect the browser to the page of the login with the typed code, or explain why there is none."""
+    try:
+        typed = parse_parameters(pages.form).get("user_code", "")
+    except OAuthError:
+        typed = ""
+
+    async def find() -> Onward | Response:
+        login = await device_codes.type(typed, ip=pages.browser.ip)
+        if login is None:
+            return pages.device_page(takes_user_codes=await device_codes.takes_user_codes(), is_wrong=True)
+        if login.has_page:
+            return pages.message("code_of_page")
+        scene = device_codes.scene_of(login) if login.user_code else None
+        if scene is None:
+            return pages.message("code_not_typed", about=pages.client_of(login))
+        return Onward(f"{QR_CODE_PATH}/{scene}?ui_locales={pages.language}")
+
+    return await pages.answer(find())
+
+
+@router.get(QR_CODE_PATH + "/{scene}", summary=_("Show a page for the link of a QR code"), responses=_HTML_RESPONSE)
+async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep, device_codes: DeviceCodesDep) -> Response:
     """Show a page that asks the user to scan the QR code with WeChat. The request changes nothing.
+
+    On a computer, if a device has started the login, the page names the client and the place of its request. After the
+    user has pressed the button, the page shows the QR code.
 
     For the name in `WXAUTH_LINK_CHECK_FILE`, the response is the file with which WeChat checks this prefix.
     """
     name, _colon, content = (settings.link_check_file or "").partition(":")
     if name and scene == name:
         return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
-    return pages.message("scanned_outside_wechat")
+    return await pages.answer(_device_page(scene, pages, device_codes))
+
+
+@router.hidden(QR_CODE_PATH + "/{scene}", method="POST")
+async def show_device_code(scene: str, pages: PagesDep, device_codes: DeviceCodesDep) -> Response:
+    """Show the QR code of a device's login, if the form comes from the page that names the client."""
+    return await pages.answer(_device_page(scene, pages, device_codes))
+
+
+async def _device_page(scene: str, pages: Pages, device_codes: DeviceCodes) -> Response:
+    # A phone can't scan its own screen, and must not get a picture that its user could open from the album.
+    login = None if pages.is_on_a_phone else await device_codes.find(scene)
+    if login is None:
+        return pages.message("scanned_outside_wechat")
+    browser = pages.browser
+    try:
+        field = parse_parameters(pages.form).get(CONFIRMED_FIELD, "")
+    except OAuthError:
+        field = ""
+    if is_pressed(browser, scene, field):
+        return pages.device_code(login, scene, seconds=device_codes.seconds_left(login))
+    cookie = browser.cookie or new_secret()
+    page = pages.device_login(login, show_code_field(cookie, scene))
+    if cookie != browser.cookie:
+        pages.set_cookie(page, cookie)
+    return page
 
 
 @router.hidden("/v1/pages/{name}")

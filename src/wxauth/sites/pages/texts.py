@@ -32,6 +32,11 @@ STATES_ON_A_PHONE: Final[Mapping[PageState, Text]] = {
     PageState.CLAIMED: _("Login code accepted\nConfirm in the mini-program."),
     PageState.OVER: _("This login is no longer valid\nGet a new login code."),
 }
+STATES_OF_A_DEVICE: Final[Mapping[PageState, Text]] = {
+    PageState.APPROVED: _("Confirmed\nGo back to the program."),
+    PageState.DENIED: _("Declined on your phone\nTo try again, go back to the program."),
+    PageState.OVER: _("This QR code is no longer valid\nTo get a new one, go back to the program."),
+}
 # The lines for the site's operator below `MESSAGES["mistake"]`.
 MISTAKES: Final[Mapping[Mistake, Text]] = {
     Mistake.REQUEST: _("The request is too long or contains a character that isn't allowed."),
@@ -73,13 +78,36 @@ MESSAGES: Final[Mapping[str, Message]] = {
     ),
     "scanned_outside_wechat": Message(
         _("Scan this QR code with WeChat"),
-        _("This QR code is for logging in. Open WeChat, tap “Scan”, and point the camera at the QR code."),
+        _(
+            "This QR code is for logging in. Open WeChat, tap “Scan”, and point the camera at the QR code. If you "
+            "don't see a QR code, open this address on a computer."
+        ),
     ),
     "device": Message(
+        _("Log in on another device"),
+        _("Open WeChat, tap “Scan”, and point the camera at the QR code on the other screen."),
+        details=_("No client accepts login codes that users type. To accept them, set --user-code for the client."),
+    ),
+    "device_with_user_code": Message(
         _("Log in on another device"),
         _(
             "Open WeChat, tap “Scan”, and point the camera at the QR code on the other screen. You can also open the "
             "mini-program and enter the login code there."
+        ),
+    ),
+    "code_not_typed": Message(
+        _("This login code can't be entered"),
+        _(
+            "The program that shows this login code accepts only its QR code. Open WeChat, tap “Scan”, and point the "
+            "camera at the QR code. Nothing has changed, so you can still log in."
+        ),
+        details=_("The client was added without --user-code. Programs that show no QR code need this option."),
+    ),
+    "code_of_page": Message(
+        _("Enter this login code in the mini-program"),
+        _(
+            "This login code is from a login page. Open the mini-program in WeChat, and enter the login code there. "
+            "Nothing has changed, so you can still log in."
         ),
     ),
     # This message, `logged_out_nowhere` and `wrong_logout` are about a site's mistake. Their texts are for a customer

@@ -482,7 +482,7 @@ function nameOfSession({ device, client_id, client, resource }) {
 
 /** Show the question whether to allow a login, which a scan, a link or a typed code has claimed for the user. */
 function showQuestion(claimed) {
-  const { client, browser, resource } = claimed
+  const { client, browser, requested_ip, resource } = claimed
   const logo = client.logo ? h('img', { class: 'site-logo', src: client.logo, alt: '' }) : null
   const origin = client.origin ? h('p', { class: 'quiet' }, client.origin) : null
   const [title, ...details] = resource ? questionOfProgram(claimed) : questionOfSite(claimed)
@@ -493,6 +493,7 @@ function showQuestion(claimed) {
     origin,
     ...details,
     from ? h('p', { class: 'asker' }, h('small', {}, text('askedFrom')), from) : null,
+    requested_ip && requested_ip !== browser?.ip ? h('p', { class: 'asker' }, h('small', {}, text('startedFrom')), requested_ip) : null,
     claimed.typed ? h('p', {}, text('typedCode')) : null,
     claimed.link ? h('p', {}, text('didYouPress')) : null,
     decisionsOn(claimed),

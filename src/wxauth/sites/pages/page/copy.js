@@ -1,8 +1,8 @@
 // The button that copies a login code, or an address to open on another device. Without scripts, the button is hidden.
 const text = document.querySelector('.typed')
 const button = document.querySelector('.copy')
-button.hidden = false
-button.addEventListener('click', async () => {
+if (button) button.hidden = false
+button?.addEventListener('click', async () => {
   try {
     await navigator.clipboard.writeText(text.textContent)
   } catch {

@@ -10,6 +10,7 @@ const status = document.querySelector('.status')
 const left = document.querySelector('.left')
 const sign = document.querySelector('.sign path')
 const renew = document.querySelector('.renew')
+// without `nextUrl`, the QR code is a device's, which continues by itself
 const { stateUrl, nextUrl, texts } = JSON.parse(main.dataset.page)
 const lastsMs = Number(main.dataset.expiresIn) * 1000
 const endsAt = Date.now() + lastsMs
@@ -25,8 +26,10 @@ function show(state) {
   left.textContent = isUndecided(state) ? texts.waiting.replace('{time}', time) : ''
   if (state !== 'waiting') status.textContent = texts[state]
   sign.setAttribute('d', SIGNS[state] ?? '')
-  renew.className = state === 'claimed' ? 'renew link quiet' : 'renew button'
-  renew.hidden = state === 'waiting' || state === 'approved'
+  if (renew) {
+    renew.className = state === 'claimed' ? 'renew link quiet' : 'renew button'
+    renew.hidden = state === 'waiting' || state === 'approved'
+  }
   main.style.setProperty('--left', (endsAt - Date.now()) / lastsMs)
 }
 
@@ -40,7 +43,7 @@ async function poll() {
     const { state } = await response.json()
     show(state)
     if (!isUndecided(state)) stop()
-    if (state === 'approved' || state === 'denied') location.replace(nextUrl)
+    if (nextUrl && (state === 'approved' || state === 'denied')) location.replace(nextUrl)
   } catch {
     // The network might be down for a moment. The next poll tries again.
   } finally {
