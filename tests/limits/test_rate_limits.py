@@ -3,13 +3,15 @@
 import asyncio
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
 from tests.limits.conftest import Limiters, seconds_refused
+from tests.listening import Listening
+from tests.loops import let_pass
 from tests.processes import free_port, until
 from tests.programs import needs
 from tests.upstream import FakeRedis
@@ -104,6 +106,40 @@ async def test_of_many_who_wait_for_a_silent_redis_no_more_pass_than_may_and_non
             refusals = await asyncio.gather(*(seconds_refused(limiter) for _ in range(500)))
         assert refusals.count(0) == 20
         await limiter.aclose()
+
+
+def answering(before: Callable[[], Awaitable[None]]) -> Listening:
+    """Return a Redis that answers each command after this wait."""
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if greetings := data.count(b"SETINFO"):
+                writer.write(b"+OK\r\n" * greetings)
+                continue
+            await before()
+            writer.write(b":1\r\n")
+
+    return Listening(converse)
+
+
+async def test_redis_is_not_blamed_for_the_wait_for_one_of_our_connections(limiters: Limiters) -> None:
+    async with answering(lambda: asyncio.sleep(0.75 * REDIS_TIMEOUT_SECONDS)) as redis:
+        limiter = limiters("100/minute", f"redis://127.0.0.1:{redis.port}/0")
+        assert set(await asyncio.gather(*(seconds_refused(limiter) for _ in range(50)))) == {0}
+        await limiter.aclose()
+    assert limiters.events == []
+
+
+async def test_redis_is_not_blamed_if_this_process_is_late(limiters: Limiters) -> None:
+    async def be_late() -> None:
+        let_pass(2 * REDIS_TIMEOUT_SECONDS)
+        await asyncio.Event().wait()
+
+    async with answering(be_late) as redis:
+        limiter = limiters("2/minute", f"redis://127.0.0.1:{redis.port}/0")
+        assert [await seconds_refused(limiter) for _ in range(3)] == [0, 0, 60]  # counted in this process
+        await limiter.aclose()
+    assert limiters.events == []
 
 
 async def test_the_password_of_an_unreachable_redis_is_not_logged(limiters: Limiters) -> None:

@@ -15,6 +15,7 @@ from standardwebhooks import Webhook
 
 from tests.docs import block
 from tests.fakes import APP, OTHER_APP
+from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import needs
@@ -224,6 +225,25 @@ async def test_where_a_failure_lets_people_in_only_timeouts_stop_the_asking(door
     assert len(door.hook.got) == 6 + 1 + 5
     created = await door.stage.rows.fetch("SELECT data FROM events WHERE type = 'user.created'")
     assert created == 12 * [('{"hook": "not_asked"}',)]
+
+
+async def test_nobody_comes_in_because_wxauth_is_too_busy_to_hear_the_hook(door: Door) -> None:
+    door = await door.asking(sign_up_hook_failure="allow")
+
+    async def late(_: web.Request) -> web.StreamResponse:
+        let_pass(3)
+        await door.hook.released.wait()
+        return web.json_response({"allow": False})
+
+    door.hook.usual = late
+    for n in range(6):  # one more than the failures after which it would not be asked
+        problem_of(await door.stage.login.ask(f"person-{n}"), "sign_up_unavailable", 503)
+    assert (await door.stage.number("users"), len(door.hook.got)) == (0, 6)
+    failures = [line for line in door.stage.log_lines() if line["event"] == "sign_up_hook_failed"]
+    assert [line["consequence"] for line in failures] == ["refuse"] * 6
+    door.hook.usual = saying(allow=False)
+    problem_of(await door.stage.login.ask("mallory"), "sign_up_refused", 403)
+    door.hook.released.set()
 
 
 async def test_known_people_are_not_kept_waiting_and_no_connection_is_held(door: Door) -> None:

@@ -15,6 +15,7 @@ from wxauth.limits.redis import RedisCounts, redis_reason
 from wxauth.settings.addresses import TRUNCATED, plain_address
 
 REDIS_TIMEOUT_SECONDS: Final = 0.2  # each login waits for Redis
+_LATE_SECONDS: Final = 0.05  # by which this process may be late and still blame Redis
 REDIS_RETRY_SECONDS: Final = 5.0  # so that few logins wait for a Redis that does not respond
 _MAX_COUNTERS: Final = 100_000  # limits the memory that an attacker with many addresses can fill
 
@@ -49,7 +50,7 @@ class RateLimiter:
         rate: For example `600/minute`. If empty, there is no limit.
         what: One word for the kind of action, which is part of the keys in Redis.
         exempt: The networks whose addresses are not counted.
-        patience: The seconds for counting an action in Redis, including the wait for a connection.
+        patience: The seconds for counting an action in Redis, and also for the wait for a connection before.
         wide_factor: The limit of an IPv6 /48, as a multiple of the limit of one /64.
     """
 
@@ -167,6 +168,7 @@ class _Redis:
         Return the seconds until the window of the exceeded limit ends, 0 if no limit is exceeded, or None if Redis has
         not counted the action.
         """
+        loop = asyncio.get_running_loop()
         # During an outage, one request after each pause probes Redis.
         is_probe = self._is_down
         if is_probe:
@@ -175,11 +177,17 @@ class _Redis:
                 return None
             self._retry_at = now + REDIS_RETRY_SECONDS  # until then, other requests do not try Redis
         try:
-            # The time limit includes the wait for a connection. Otherwise, if Redis is slow, the last of many requests
-            # would wait for all others.
-            async with asyncio.timeout(self._patience), self._connections:
-                if self._is_down and not is_probe:  # another request has failed in the meantime
-                    return None
+            # The wait for a connection is limited, too. Otherwise, if Redis is slow, the last of many requests would
+            # wait for all others. It is no failure of Redis.
+            async with asyncio.timeout(self._patience):
+                await self._connections.acquire()
+        except TimeoutError:
+            return None
+        until = loop.time() + self._patience
+        try:
+            if self._is_down and not is_probe:  # another request has failed in the meantime
+                return None
+            async with asyncio.timeout_at(until):
                 # A new client is created, because the client of a cluster keeps each failed connection, and stops
                 # working after a thousand failures.
                 if is_probe:
@@ -187,8 +195,11 @@ class _Redis:
                     self._counts = self._new_counts()
                 seconds = await self._count_in_redis(limits_and_names)
         except Exception as exc:
-            self._fail(exc)
+            if loop.time() - until < _LATE_SECONDS:  # otherwise, the response may have arrived in time
+                self._fail(exc)
             return None
+        finally:
+            self._connections.release()
         if is_probe:
             self._is_down = False
             log.info("redis_answers_again")

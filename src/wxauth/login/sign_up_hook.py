@@ -14,6 +14,7 @@ from pydantic_core import to_json
 
 from wxauth import i_json
 from wxauth.core.clock import Clock, new_id
+from wxauth.core.lateness import Lateness
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
 from wxauth.core.services import part
@@ -37,6 +38,7 @@ from wxauth.users.schemas import Nickname
 _MAX_ANSWER_BYTES: Final = 16 * 1024
 # A body whose status is not 200 is ignored, and read only so that the connection can be reused.
 _IGNORED_BODY_SECONDS: Final = 0.1
+_LATE_SHARE: Final = 0.25  # of the time limit, by which this process may be late and still blame the service
 FAILURES_IN_A_ROW: Final = 5  # after which a process pauses its calls; after a pause, one failure begins the next pause
 PAUSE: Final = timedelta(seconds=10)
 
@@ -65,6 +67,10 @@ class HookFailed(TextError):
 
 class HookTimedOut(HookFailed):
     """There was no response in time."""
+
+
+class HookNotHeard(HookFailed):
+    """This process was too busy to receive a response in time."""
 
 
 @part
@@ -96,7 +102,9 @@ class SignUpHook:
         try:
             answer = await self._ask_unless_paused(about, now=self.clock())
         except HookFailed as exc:
-            consequence = self.settings.sign_up_hook_failure
+            # Nobody may sign up without a decision by keeping this process busy.
+            is_own_fault = isinstance(exc, HookNotHeard)
+            consequence = "refuse" if is_own_fault else self.settings.sign_up_hook_failure
             log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=consequence)
             if consequence == "allow":
                 return InitialFields(is_undecided=True)
@@ -132,15 +140,19 @@ class SignUpHook:
     async def ask(self, message: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
         """Send a message to the service, and return the response, whose `allow` is a boolean.
 
-        Raises: HookTimedOut, HookFailed.
+        Raises: HookTimedOut, HookNotHeard, HookFailed.
         """
         time_limit = self.settings.sign_up_hook_timeout
+        lateness = Lateness()
         try:
-            async with asyncio.timeout(time_limit):
-                response = await self.transport.handle_async_request(self._request_of(message, now=now))
-        except TimeoutError:
-            raise HookTimedOut(_("no response in {n:g} s", n=time_limit)) from None
-        except httpx.TransportError as exc:
+            with lateness:
+                async with asyncio.timeout(time_limit):
+                    response = await self.transport.handle_async_request(self._request_of(message, now=now))
+        except (TimeoutError, httpx.TransportError) as exc:
+            if lateness.seconds > _LATE_SHARE * time_limit:
+                raise HookNotHeard(_("wxauth was too busy to receive a response")) from None
+            if isinstance(exc, TimeoutError):
+                raise HookTimedOut(_("no response in {n:g} s", n=time_limit)) from None
             raise HookFailed(exc.args[0]) from None  # `ReceiverTransport` raises errors with a single Text
         except (httpx.InvalidURL, UnicodeError):
             raise HookFailed(_("the URL cannot be used")) from None
@@ -176,6 +188,8 @@ class SignUpHook:
         return httpx.Request("POST", url, content=body, headers=headers, extensions=extensions)
 
     def _note_failure(self, failure: HookFailed) -> None:
+        if isinstance(failure, HookNotHeard):
+            return
         # With `allow`, a pause admits all new users without a decision, so only time-outs count. They make logins wait.
         if self.settings.sign_up_hook_failure == "allow" and not isinstance(failure, HookTimedOut):
             self._failures = 0  # this failure was quick, so the series of time-outs has ended
