@@ -10,6 +10,8 @@ const { Verifier } = require('./verifier.js')
  * clock and the authority of `other`, and returns a function that undoes this.
  */
 const trust = Symbol('trust')
+/** The name of a property that says whether a guard admits requests without a token. Only Nest's guard reads it. */
+const isOptional = Symbol('isOptional')
 /** The name of an option that only `TestIssuer` sets: what `current` asks in place of wxauth. */
 const authority = Symbol('authority')
 
@@ -188,6 +190,10 @@ class BearerGuard {
     return challengeWith(refusal, { scope, resource_metadata: this.#metadata?.url })
   }
 
+  get [isOptional]() {
+    return this.#isOptional
+  }
+
   [trust](other) {
     const own = { ...this.#trusted }
     Object.assign(this.#trusted, other.#trusted)
@@ -248,4 +254,4 @@ function withoutSpaces(text) {
   return text.slice(start, end)
 }
 
-module.exports = { authority, trust, BearerGuard, rolesOf }
+module.exports = { authority, BearerGuard, isOptional, rolesOf, trust }

@@ -1,4 +1,4 @@
 import * as nest from '@nestjs/common'
 import { forNest } from './fornest.js'
 
-export const { bearer, User } = forNest(nest)
+export const { attachRequest, bearer, User } = forNest(nest)

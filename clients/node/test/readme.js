@@ -11,7 +11,7 @@ const readme = readFileSync(here('../README.md'), 'utf8')
 export const blocks = [...readme.matchAll(/^```([jt]s)\n(.*?)^```$/gms)].map(([, language, code]) => ({ language, code }))
 
 const blockFor = (framework) => blocks.find(({ code }) => code.includes(`wxauth-guard/${framework}'`))
-const blockWithoutFramework = blocks.find(({ code }) => code.includes("from 'node:http'"))
+const blockWithoutFramework = blocks.find(({ code }) => code.includes('createServer'))
 
 const onExpress5 = blockFor('express').code
 const onExpress4 = onExpress5.replace("from 'express'", "from 'express-4'")
