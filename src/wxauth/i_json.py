@@ -22,6 +22,7 @@ _NONCHARACTERS: Final = "\ufdd0-\ufdef" + "".join(
 _WRONG_CHARACTER: Final = re.compile(f"(\0)|([\ud800-\udfff])|[{_NONCHARACTERS}]")
 
 _TEXT_OF_NUMBER: Final = re.compile(r'"(-?[0-9][0-9.]{15,})"')  # a shorter number is exact
+REPEATED_NAME: Final = _("must not contain a name twice in the same object")
 
 
 class NotIJson(WrongValue):
@@ -59,9 +60,14 @@ def check(value: object) -> None:
             case Mapping() as members:
                 rest += (*members, *members.values())
             case list() | tuple() as items:
-                if items == _OBJECT_WITH_REPEATED_NAME:
-                    raise NotIJson(_("must not contain a name twice in the same object"))
+                if repeats_name(items):
+                    raise NotIJson(REPEATED_NAME)
                 rest += items
+
+
+def repeats_name(value: object) -> bool:
+    """Return whether a result of `parse` was an object that repeats a name."""
+    return value == _OBJECT_WITH_REPEATED_NAME
 
 
 def parse_typed(text: str) -> Any:

@@ -214,7 +214,7 @@ async def test_bad_lines_are_reported_by_number_and_field_and_the_others_are_imp
         lines = [{**ALICE, field.partition(".")[0]: value} for value in values]
         bad += [(field, json.dumps(line).encode()) for line in lines]
     text = b"\n".join([json.dumps(BOB).encode(), b"", *(line for _, line in bad), json.dumps(ALICE_THERE).encode()])
-    assert await mover.import_text(text) == Counts(lines=len(bad) + 3, created=2, refused=len(bad), blank=1)
+    assert await mover.import_text(text) == Counts(lines=len(bad) + 2, created=2, refused=len(bad), blank=1)
     assert mover.refusals == [(number, field) for number, (field, _) in enumerate(bad, 3)]
     assert await mover.import_text(b"") == Counts(), "an empty file has no line"
 
@@ -908,7 +908,7 @@ async def test_every_line_of_a_file_is_imported_or_refused_or_blank(mover: Mover
     header = HEADER.encode() if is_csv else b""
     text = header + b"".join(line + random.choice([b"\n", b"\r\n"]) for line in lines)
     counts = await mover.import_text(text.rstrip(b"\r\n"), is_csv=is_csv)
-    assert counts == Counts(lines=len(lines), **Counter(outcomes))
+    assert counts == Counts(lines=len(lines) - outcomes.count("blank"), **Counter(outcomes))
     numbers = enumerate(outcomes, 2 if is_csv else 1)
     assert list(dict(mover.refusals)) == [number for number, outcome in numbers if outcome == "refused"]
 
@@ -925,7 +925,6 @@ async def test_two_stray_quotation_marks_cost_no_line_between_them(mover: Mover,
 @pytest.mark.parametrize(
     "text",
     [
-        "",
         "app_id,openid,openid\n",
         "app_id,openid,attributes,attributes.tier\n",
         'app_id,"openid\n',
@@ -1631,7 +1630,7 @@ async def test_the_command_reports_what_csv_has_cost(
     ):
         assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.rule}; found: {seen}"])
     status, said, errors = await imported(f"app_id,openid,nickname\n\n{START}a,a\n{START}a,b\n", "--dry-run")
-    assert (status, said) == (1, counts(1, 1).replace("\n", ", blank lines: 1\n"))
+    assert (status, said) == (1, counts(1, 1).replace("3", "2", 1).replace("\n", ", blank lines: 1\n"))
     assert errors[0] == f"line 4: nickname: {GIVEN_BEFORE} (line 3)"
     status, _, errors = await imported("app_id,openid\n", "--app-id", "wxunknown")
     assert (status, len(errors)) == (1, 1)
@@ -1658,7 +1657,7 @@ async def test_refused_lines_are_imported_once_mended(users: Command, tmp_path: 
     assert (await users("import", "users.csv", *how)).returncode == 0
     stored = await rows.fetch('SELECT nickname, status FROM users ORDER BY nickname COLLATE "C"')
     assert stored == [("小", "disabled"), ("明", "disabled"), ("长", "active"), (None, "active")]
-    for wrong in ("status", "status=", "status:=x", "status:a", "nobody=x", "nobody:x=y"):
+    for wrong in ("status", "=status", "status:=x", "status:a", "nobody=x", "nobody:x=y"):
         assert (await users("import", "users.csv", "--map", wrong)).returncode == 2, wrong
     twice = await users("import", "users.csv", "--map", "status:a=active", "--map", "status:a=disabled")
     assert "each COLUMN or VALUE only once" in twice.stderr

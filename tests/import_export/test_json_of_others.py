@@ -124,7 +124,7 @@ def test_a_name_in_one_line_is_enough_and_a_file_without_lines_lacks_none(
     assert len(list(lines_of(file_format, *lines))) == len(lines)
 
 
-WITHOUT: list[Body] = [{}, {"a": None}, {"a": []}, {"a": {"b": "c"}}, {"a": {"b.c": "no"}}, {"a": {"b": {}}}]
+WITHOUT: list[Body] = [{}, {"a": None}, {"a": []}, {"a": ""}, {"a": {"b": False}}, {"a": {"b.c": 1}}, {"a": {"b": {}}}]
 NESTED: list[tuple[Body, object]] = [
     ({"a": {"b": {"c": "deep"}}}, "deep"),
     ({"a.b.c": "flat", "a": {"b": {"c": "deep"}}}, "flat"),
@@ -259,7 +259,17 @@ def test_objects_of_several_lines_are_read(written: str) -> None:
 
 
 ROW = json.dumps(ROWS[0])
-EMPTY = ["[]", " [ ]\n", '{"RECORDS": []}', '{"errors": [], "data": {"list": []}}', '{"codes": [1], "list": []}']
+EMPTY = [
+    "[]",
+    " [ ]\n",
+    '{"RECORDS": []}',
+    '{"code": 0, "data": {"list": [], "total": 0}}',
+    "",
+    " \r\n\n\t",
+    "\ufeff",
+    "\ufeff[]",
+]
+EMPTY += [json.dumps([*PHPMYADMIN[:2], {**PHPMYADMIN[2], "data": []}])]
 LARGE = "x" * 3 * MAX_ELEMENT
 NO_DOCUMENTS: dict[str, list[str | bytes]] = {
     "must be complete": [
@@ -284,6 +294,7 @@ NO_DOCUMENTS: dict[str, list[str | bytes]] = {
     ],
     "iconv": [f'[{ROW}, {{"nickname": "'.encode() + "誠".encode("gb18030") + b'"}]'],
     "no such array": ["[1]", '["a", null]', f"[[{ROW}]]", "[[]]", "[1, [{}]]"],
+    "2 arrays": ['{"errors": [], "data": {"list": []}}', '{"codes": [1], "list": []}'],
     "is larger": [
         f'[{ROW}, {{"note": "{LARGE}"}}, {ROW}]',
         f'[{{"a": [{LARGE!r}]}}]'.replace("'", '"') + " " * MAX_ELEMENT,
@@ -293,8 +304,8 @@ NO_DOCUMENTS: dict[str, list[str | bytes]] = {
 
 @swept("text", EMPTY)
 def test_an_empty_array_is_a_file_without_rows(text: str) -> None:
-    lines = JsonLines(io.BytesIO(text.encode()))
-    assert list(lines) == []
+    for file_format in (FileFormat(), FileFormat(fields={"wx": "openid"})):
+        assert not list(read(JsonLines(io.BytesIO(text.encode()), file_format)))
 
 
 @swept(("fault", "text"), [(fault, text) for fault, texts in NO_DOCUMENTS.items() for text in texts])

@@ -58,15 +58,16 @@ _MAX_SHOWN_NAME: Final = 40  # characters
 
 def _mappings_in(options: Sequence[str]) -> FileFormat:
     our_names: dict[str, str] = {}
+    left_out: set[str] = set()
     our_values: dict[str, dict[str, str]] = {}
     for option in options:
         left, equals, right = option.partition("=")
         name, colon, value = (part.strip() for part in left.partition(":"))
-        required = value if colon else right  # in FIELD:VALUE=OURS, an empty OURS makes the field empty
-        if not (is_field(name) and equals and required):
+        # An empty OURS makes the field empty, and an empty COLUMN leaves the field out.
+        if not (is_field(name) and equals and (value or not colon)):
             raise WrongValue(
                 _(
-                    "must have the form FIELD=COLUMN or FIELD:VALUE=OURS, where FIELD is listed in "
+                    "must have the form FIELD=COLUMN, FIELD= or FIELD:VALUE=OURS, where FIELD is listed in "
                     "docs/start/import-file.md"
                 )
             )
@@ -74,11 +75,14 @@ def _mappings_in(options: Sequence[str]) -> FileFormat:
             is_repeated = value in our_values.get(name, ())
             our_values.setdefault(name, {})[value] = right
         else:
-            is_repeated = right in our_names or name in our_names.values()
-            our_names[right] = name
-        if is_repeated:
+            is_repeated = right in our_names or name in our_names.values() or name in left_out
+            if right:
+                our_names[right] = name
+            else:
+                left_out.add(name)
+        if is_repeated or not left_out.isdisjoint(our_values):
             raise WrongValue(_("must contain each FIELD and each COLUMN or VALUE only once"))
-    return FileFormat(fields=our_names, values=our_values)
+    return FileFormat(fields=our_names, left_out=left_out, values=our_values)
 
 
 _time_zone = checked(ZoneInfo, _("must be the name of a time zone such as Asia/Shanghai"))
@@ -134,7 +138,7 @@ def _add_switches(command: Command) -> Command:
     multiple=True,
     callback=checked(_mappings_in),
     help="The name that FILE uses for a field, such as openid=weixin_openid, or for a value, such as "
-    "status:banned=disabled. Repeatable.",
+    "status:banned=disabled. FIELD= leaves a field out, such as roles=. Repeatable.",
 )
 @click.option(
     "--time-zone",
@@ -162,7 +166,10 @@ def import_command(
     delimiter = _delimiter_of(str(file.name), is_csv=is_csv, is_tsv=is_tsv)
     # The only other fields that `--map` accepts are attributes.NAME. They are columns of CSV. A line of JSON has one
     # object `attributes` instead.
-    if delimiter is None and not {*mappings.fields.values(), *mappings.values} <= Line.model_fields.keys():
+    if (
+        delimiter is None
+        and not {*mappings.fields.values(), *mappings.left_out, *mappings.values} <= Line.model_fields.keys()
+    ):
         raise WrongCall(_("--map attributes.NAME is only for CSV"))
     # Only `CsvLines` uses the delimiter. `--app-id ''`, for example from a script with an unset variable, is treated
     # like an absent option.

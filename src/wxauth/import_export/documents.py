@@ -1,8 +1,8 @@
 """The objects in a file that is one JSON document, or in which an object takes several lines.
 
 The standard library parses each value. This module reads only the brackets, commas and names between the values (see
-decision 19). All texts are decoded as Latin-1, in which each byte is a character, so that the texts of elements are
-exactly the file's bytes.
+decision 19). `Elements` decodes all texts as Latin-1, in which each byte is a character, so that the texts of elements
+are exactly the file's bytes. It may compare only names in ASCII, which alone are the same in UTF-8.
 """
 
 import json
@@ -16,12 +16,13 @@ from pydantic_core import from_json
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.lines import NOT_JSON, NOT_UTF8, Fault
-from wxauth.import_export.numbered_lines import MAX_LINE, NumberedLine, numbered_line
+from wxauth.import_export.numbered_lines import MAX_LINE, NumberedLine, numbered_line, with_joined_surrogates
 from wxauth.import_export.other_files import WrongFile
 
 MAX_ELEMENT: Final = 1024 * 1024  # bytes, with its white space: bounds the memory that an import takes
 _NOT_WHITE_SPACE: Final = re.compile(r"[^ \t\r\n]")
 _TEXT_OR_WHITE_SPACE: Final = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+', re.DOTALL)
+_LOOKS_LIKE_OPENID: Final = re.compile(r"o[A-Za-z0-9_-]{27}")  # of the usual length, and so are most unionids
 # `Line` reads the bytes of each element again. Therefore, long numbers and control characters in texts are no errors
 # here.
 _DECODER: Final = json.JSONDecoder(strict=False, parse_int=str, parse_float=str)
@@ -42,6 +43,10 @@ _SEVERAL_ARRAYS: Final = _(
 _NO_OBJECTS: Final = _(
     "must contain an array of objects, with one object for each identity, but contains no such array"
 )
+_NO_ROWS: Final = _(
+    "must contain one array, with one object for each identity, but contains {n} arrays without objects. Save the "
+    "array of users as a file of its own"
+)
 
 
 class Form(Enum):
@@ -55,7 +60,8 @@ def form_of(beginning: bytes, is_row: Callable[[Mapping[str, Any]], bool]) -> Fo
 
     `is_row` tells whether an object is itself a row, so that the rows are not in an array in it.
     """
-    text = beginning.removeprefix(BOM_UTF8).strip(b" \t\r\n").decode("latin-1")
+    stripped = with_joined_surrogates(beginning.removeprefix(BOM_UTF8).strip(b" \t\r\n"))
+    text = stripped.decode(errors="replace")  # also of a character that is cut off at the end
     if text.startswith("[") and not text.startswith("[\0"):  # NUL follows in UTF-16
         return Form.DOCUMENT
     if not text.startswith("{"):
@@ -64,12 +70,12 @@ def form_of(beginning: bytes, is_row: Callable[[Mapping[str, Any]], bool]) -> Fo
     try:
         first, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
-        cut_off = _beginning_of_object(text.encode("latin-1"))
+        cut_off = _beginning_of_object(stripped)
         if cut_off is None:  # faulty JSON, but a first line that can't be a line is a part of a document
             first_line = text.partition("\n")[0]
             return Form.DOCUMENT if first_line.strip() == "{" or len(first_line) > MAX_LINE else Form.LINES
         first, end = cut_off, len(text)
-    if end == len(text) and not is_row(first) and _contains_rows(first):
+    if end == len(text) and not is_row(first) and _is_around_array(first):
         return Form.DOCUMENT
     return Form.OBJECTS if "\n" in text[:end] else Form.LINES
 
@@ -83,15 +89,21 @@ def _beginning_of_object(text: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _contains_rows(document: Mapping[str, Any]) -> bool:
+def _is_around_array(document: Mapping[str, Any]) -> bool:
+    has_empty_array = has_openid = False
     remaining = list(document.values())
     while remaining:
-        value = remaining.pop()
-        if isinstance(value, dict):
-            remaining += value.values()
-        elif isinstance(value, list) and (not value or any(isinstance(item, dict) for item in value)):
-            return True
-    return False
+        match remaining.pop():
+            case dict() as members:
+                remaining += members.values()
+            case list() as items if any(isinstance(item, dict) for item in items):
+                return True
+            case []:
+                has_empty_array = True
+            case str() as text if _LOOKS_LIKE_OPENID.fullmatch(text):
+                has_openid = True
+    # Without the right `--map`, a single row with an empty list would otherwise be taken for a file without rows.
+    return has_empty_array and not has_openid
 
 
 class Elements:
@@ -108,7 +120,8 @@ class Elements:
         self._is_at_end = False
         self._number = 0
         self._has_rows = False
-        self._has_empty_array = False
+        self._has_filled_array = False
+        self._other_arrays = 0  # without objects
 
     def __iter__(self) -> Iterator[NumberedLine]:
         if self._form is Form.OBJECTS:
@@ -119,8 +132,9 @@ class Elements:
         yield from self._elements_of_value()
         if self._peek():
             raise _wrong(_CONTINUES)
-        if not self._has_rows and not self._has_empty_array:
-            raise _wrong(_NO_OBJECTS)
+        if self._has_rows or (self._other_arrays == 1 and not self._has_filled_array):
+            return
+        raise _wrong(_NO_OBJECTS if self._other_arrays < 2 else Text(_NO_ROWS, n=self._other_arrays))
 
     def _elements_of_value(self) -> Iterator[NumberedLine]:
         """Read a value, and yield the elements of the array of objects that it is or contains."""
@@ -148,7 +162,7 @@ class Elements:
         self._skip()
         if self._peek() == "]":
             self._skip()
-            self._has_empty_array = True
+            self._other_arrays += 1
             return
         has_objects = False
         self._number = 0
@@ -167,7 +181,10 @@ class Elements:
             if has_objects:
                 yield self._element(text)
             if self._read_separator("]"):
-                return
+                break
+        if not has_objects:
+            self._other_arrays += 1
+            self._has_filled_array = True
 
     def _tables_of_phpmyadmin(self) -> Iterator[NumberedLine]:
         while not self._read_separator("]"):

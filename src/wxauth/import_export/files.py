@@ -3,7 +3,6 @@
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cache
@@ -14,9 +13,10 @@ from pydantic_core import from_json, to_json
 from wxauth import i_json
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.documents import MAX_ELEMENT, Elements, Form, form_of
-from wxauth.import_export.lines import NOT_UTF8, NUL_OR_SURROGATE, Fault, Line, unwrapped
+from wxauth.import_export.lines import NOT_UTF8, NUL_OR_SURROGATE, Fault, Line
 from wxauth.import_export.numbered_lines import NumberedLine, first_of, numbered_lines
 from wxauth.import_export.other_files import OTHER_THAN_CSV, OTHER_THAN_JSON_LINES, WrongFile, check_delimiter
+from wxauth.import_export.paths import Misled, Path, text_of
 from wxauth.settings.roles import ATTRIBUTE_NAME
 
 _NOT_CSV: Final = Fault(
@@ -59,13 +59,10 @@ class FileFormat:
     app_id: str | None = None  # for lines that don't specify an app
     fields: Mapping[str, str] = field(default_factory=dict)
     """`--map openid=wx_id` is `{"wx_id": "openid"}`."""
+    left_out: AbstractSet[str] = frozenset()
+    """`--map roles=` is `{"roles"}`."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """`--map status:1=disabled` is `{"status": {"1": "disabled"}}`."""
-
-    @property
-    def roots(self) -> frozenset[str]:
-        """The file's names in `fields`, and the first parts of paths, such as `authData` of `authData.openid`."""
-        return frozenset(self.fields).union(name.partition(".")[0] for name in self.fields)
 
 
 DEFAULT_FORMAT: Final = FileFormat()
@@ -80,6 +77,8 @@ class _Lines:
     def __init__(self, file: IO[bytes], file_format: FileFormat = DEFAULT_FORMAT) -> None:
         self._file = file
         self._format = file_format
+        # Names of fields that the file must not use, because `--map` gives another name for them, or none.
+        self._not_read_as_named = {*file_format.fields.values(), *file_format.left_out}
         self._start = file.tell()
         self._was_read = False
         """Whether an iteration has reached the end of the file."""
@@ -107,8 +106,11 @@ class JsonLines(_Lines):
 
     def __init__(self, file: IO[bytes], file_format: FileFormat = DEFAULT_FORMAT) -> None:
         super().__init__(file, file_format)
-        self._is_plain = file_format.app_id is None and not file_format.fields and not file_format.values
+        self._is_plain = file_format == DEFAULT_FORMAT
         """Whether nothing needs to be translated."""
+        self._paths = {Path(text): name for text, name in file_format.fields.items()}
+        # The names that the paths of `--map` begin with, and those that are mapped as a whole.
+        self._roots = {*file_format.fields, *(path.root for path in self._paths)}
         self._unread = {*file_format.fields, *file_format.values}
         """The names in `--map` that no line has contained yet: the file's, and wxauth's names of fields with values."""
         self._has_objects = False
@@ -120,7 +122,7 @@ class JsonLines(_Lines):
         is_first_time = not self._was_read
         for line in self._numbered():
             if isinstance(line.text, bytes):
-                yield line._replace(text=self._translated(line.text, is_first_time=is_first_time))
+                yield self._translated(line.number, line.text, is_first_time=is_first_time)
             else:
                 yield line
         if is_first_time and self._unread and self._has_objects:
@@ -136,57 +138,64 @@ class JsonLines(_Lines):
             self._was_read = True
 
     def _is_row(self, values: Mapping[str, object]) -> bool:
-        for path in ("openid", "unionid", *self._format.fields):
-            with suppress(KeyError):
-                _value_at(values, path)
-                return True
+        if "openid" in values or "unionid" in values:
+            return True
+        for path in self._paths:
+            try:
+                path.value_in(values)
+            except KeyError:
+                continue
+            except Misled:
+                pass
+            return True
         return False
 
-    def _translated(self, text: bytes, *, is_first_time: bool) -> bytes | Fault:
+    def _translated(self, number: int, text: bytes, *, is_first_time: bool) -> NumberedLine:
         # `numbered_lines` and `_without_lone_surrogate` replace a lone surrogate with U+0000, which JSON must not
         # contain unescaped.
         text = _ESCAPED.sub(_without_lone_surrogate, text).replace(b"\0", rb"\u0000")
         if self._is_plain and not is_first_time:
-            return text
+            return NumberedLine(number, text)
         try:
             values = from_json(text) if self._is_plain else i_json.parse(text.decode())
-            if not isinstance(values, dict):
-                i_json.check(values)  # raises for an object that repeats a name
-                return text
-        except i_json.NotIJson as exc:
-            return Fault("line", exc.text)
         except ValueError:  # not JSON, which the reader of the line refuses
-            return text
-        ours = self._with_fields(values)
+            return NumberedLine(number, text)
+        if i_json.repeats_name(values):
+            return NumberedLine(number, Fault("line", i_json.REPEATED_NAME))
+        if not isinstance(values, dict):
+            return NumberedLine(number, text)
+        ours, faults = self._with_fields(values)
         if is_first_time:
             self._note_names(values, ours)
-        return text if self._is_plain else to_json(self._with_values(ours))
+        return NumberedLine(number, text if self._is_plain else to_json(self._with_values(ours)), faults)
 
     def _note_names(self, values: Mapping[str, object], ours: Mapping[str, object]) -> None:
         self._has_objects = True
-        fields, roots = self._format.fields, self._format.roots
+        fields = self._format.fields
         for name in values:
-            is_read = name in roots or (name in Line.model_fields and name not in fields.values())
+            is_read = name in self._roots or (name in Line.model_fields and name not in self._not_read_as_named)
             if not is_read and name not in self.ignored_names and len(self.ignored_names) < MAX_IGNORED_NAMES:
                 self.ignored_names.append(name)
         # A name such as `authData.openid` is a path, which `values` does not contain, but `ours` contains its field.
         self._unread -= {name for name in self._unread if name in values or fields.get(name, name) in ours}
 
-    def _with_fields(self, values: Mapping[str, object]) -> dict[str, object]:
-        fields = self._format.fields
-        mapped = frozenset(fields.values())
-        ours = {name: value for name, value in values.items() if name not in fields and name not in mapped}
-        for path, name in fields.items():
-            with suppress(KeyError):  # the line has no such value
-                ours[name] = _value_at(values, path)
-        return ours
+    def _with_fields(self, values: Mapping[str, object]) -> tuple[dict[str, object], list[Fault]]:
+        fields, not_read = self._format.fields, self._not_read_as_named
+        ours = {name: value for name, value in values.items() if name not in fields and name not in not_read}
+        faults = []
+        for path, name in self._paths.items():
+            try:
+                ours[name] = path.value_in(values)
+            except KeyError:  # the line has no such value
+                continue
+            except Misled as exc:
+                faults.append(Fault(name, exc.rule))
+        return ours, faults
 
     def _with_values(self, line: Mapping[str, object]) -> dict[str, object]:
         ours = dict(line)
         for name, values in self._format.values.items():
-            value = unwrapped(line.get(name))
-            # `--map` contains the JSON of a value that is not text, for example of a number in status:1=disabled.
-            our_value = values.get(value if isinstance(value, str) else to_json(value).decode())
+            our_value = values.get(text_of(line.get(name)))
             if our_value is not None:
                 ours[name] = _parsed_cell(name, our_value) if our_value else None  # an empty value removes the field
         ours["app_id"] = ours.get("app_id") or self._format.app_id
@@ -204,13 +213,19 @@ class CsvLines(_Lines):
     def __init__(self, file: IO[bytes], file_format: FileFormat = DEFAULT_FORMAT) -> None:
         super().__init__(file, file_format)
         self.header = first_of(self._numbered())
-        check_delimiter(self.header.text if isinstance(self.header.text, bytes) else b"", file_format.delimiter)
+        self._names: list[str] = []
+        """wxauth's names of the columns."""
+        self._imported: AbstractSet[str] = frozenset()
+        if self.header.text is not None:
+            self._read_header()
+
+    def _read_header(self) -> None:
+        check_delimiter(self.header.text if isinstance(self.header.text, bytes) else b"", self._format.delimiter)
         cells = self._cells(self.header.text)
         if isinstance(cells, Fault):
             raise WrongFile(cells)
         columns = [name.strip() for name in cells]
         self._names = [self._name_of(column) for column in columns]
-        """wxauth's names of the columns."""
         self._imported = frozenset(name for name in self._names if is_field(name))
         self._check_names(columns)
         self.ignored_names = [
@@ -218,11 +233,8 @@ class CsvLines(_Lines):
         ]
 
     def _name_of(self, column: str) -> str:
-        """An empty name means that `--map` gives another column for this field."""
-        fields = self._format.fields
-        if column in fields:
-            return fields[column]
-        return "" if column in fields.values() else column
+        """An empty name means that `--map` gives another column for this field, or none."""
+        return self._format.fields.get(column, "" if column in self._not_read_as_named else column)
 
     def _check_names(self, columns: Sequence[str]) -> None:
         attributes = [name for name in self._names if name.startswith(_ATTRIBUTE)]
@@ -297,17 +309,6 @@ def is_field(name: str) -> bool:
     if name.startswith(_ATTRIBUTE):
         return ATTRIBUTE_NAME.fullmatch(name.removeprefix(_ATTRIBUTE)) is not None
     return name in Line.model_fields
-
-
-def _value_at(values: Mapping[str, object], path: str) -> object:
-    if path in values:
-        return values[path]
-    inner: object = values
-    for name in path.split("."):
-        if not isinstance(inner, dict):
-            raise KeyError(path)
-        inner = inner[name]
-    return inner
 
 
 class _CellKind(Enum):

@@ -34,7 +34,8 @@ from wxauth.users.erasure_queries import ARE_WAITING, erase_waiting_rows
 
 LINES_PER_BATCH: Final = 1000  # logins of these lines' users wait for the end of the transaction
 USUAL_OPENID_LENGTH: Final = 28  # WeChat does not guarantee it
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")  # an ID with fewer digits is never rounded
+# An ID with fewer digits is never rounded. JSON can escape any character of a name, or of an ID.
+_MAY_CONTAIN_IDS: Final = re.compile(rb'"unionid"|[0-9]{16}|\\u00[2-7]')
 # Ten minutes in all are longer than a failover or a restart of the database.
 PAUSES_SECONDS: Final = (1, 2, 4, 8, 15, *[30] * 19)
 
@@ -59,7 +60,7 @@ class Counts:
 
     joined: int = 0
     """Lines that are also counted as updated. The number is first in JSON, because a high one reveals wrong IDs."""
-    lines: int = 0
+    lines: int = 0  # without blank ones
     created: int = 0
     updated: int = 0
     unchanged: int = 0
@@ -70,7 +71,7 @@ class Counts:
 
     def add(self, outcome: LineOutcome) -> None:
         """Count a line. The values of `LineOutcome` are names of fields."""
-        self.lines += 1
+        self.lines += outcome is not LineOutcome.BLANK
         setattr(self, outcome, getattr(self, outcome) + 1)
         if outcome is LineOutcome.JOINED:
             self.updated += 1
@@ -127,9 +128,9 @@ async def import_users(
 
 def _unionids_in(lines: Iterable[NumberedLine], rounded_ids: RoundedIds) -> Iterator[tuple[int, str]]:
     """Also add the external IDs to `rounded_ids`, so that the file is read only once for both."""
-    for number, text in lines:
+    for number, text, _faults in lines:
         # Most other lines need not be parsed here.
-        if not isinstance(text, bytes) or not (b'"unionid"' in text or _LONG_NUMBER.search(text)):
+        if not isinstance(text, bytes) or not _MAY_CONTAIN_IDS.search(text):
             continue
         try:
             values = from_json(text)
@@ -146,15 +147,18 @@ def _unionids_in(lines: Iterable[NumberedLine], rounded_ids: RoundedIds) -> Iter
 
 
 def _read(numbered: NumberedLine, parts: Mapping[type, Any], options: Options) -> _ReadLine:
-    number, text = numbered
+    number, text, faults = numbered
     if text is None:
         return _ReadLine(number, None, ())
     if isinstance(text, Fault):
         return _ReadLine(number, None, [text])
     line_or_faults = Line.read(text, parts)
     if isinstance(line_or_faults, Line):
-        return _ReadLine(number, line_or_faults, ())
-    faults = line_or_faults
+        if not faults:
+            return _ReadLine(number, line_or_faults, ())
+    else:
+        known = {fault.field for fault in faults}  # without a field that `--map` didn't find, `Line` may miss it, too
+        faults = [*faults, *(fault for fault in line_or_faults if fault.field not in known)]
     fields = {fault.field for fault in faults}
     if not options.skips_bad_fields or not fields <= SKIPPABLE_FIELDS:
         return _ReadLine(number, None, faults)

@@ -299,7 +299,9 @@ class Line(_Strict):
             is_too_long = "number out of range" in str(errors[0].get("ctx"))
             return [_TOO_MANY_DIGITS if is_too_long else NOT_JSON]
         first_faults: dict[str, Fault] = {}
-        for fault in (*_missing_faults(from_json(text)), *map(_fault, errors), *_attributes_faults(text)):
+        # If JSON escapes the name, only the other faults are reported, and this one after they are corrected.
+        of_attributes = _attributes_faults(text) if b"attributes" in text else []
+        for fault in (*_missing_faults(from_json(text)), *map(_fault, errors), *of_attributes):
             first_faults.setdefault(fault.field, fault)
         return list(first_faults.values())
 
@@ -316,8 +318,6 @@ def _missing_faults(values: Mapping[str, object]) -> list[Fault]:
 
 
 def _attributes_faults(text: bytes) -> list[Fault]:
-    if b"attributes" not in text:
-        return []
     values = i_json.parse(text.decode())
     try:
         i_json.check(values.get("attributes") if isinstance(values, dict) else values)

@@ -2,7 +2,7 @@
 
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Final, NamedTuple
 
 from wxauth.i18n import Text, lazy_gettext as _
@@ -25,6 +25,8 @@ class NumberedLine(NamedTuple):
 
     number: int
     text: bytes | Fault | None
+    faults: Sequence[Fault] = ()
+    """The faults of fields that `text` lacks, because `--map` doesn't find their values."""
 
 
 def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
@@ -53,7 +55,11 @@ def numbered_line(number: int, text: bytes) -> NumberedLine:
     """Return a line in which the halves of each emoji are joined, and lone halves are NUL, which `Line` refuses."""
     if len(text) > MAX_LINE:
         return NumberedLine(number, TOO_LONG)
-    return NumberedLine(number, _SURROGATES.sub(_joined_surrogates, text) if text.strip() else None)
+    return NumberedLine(number, with_joined_surrogates(text) if text.strip() else None)
+
+
+def with_joined_surrogates(text: bytes) -> bytes:
+    return _SURROGATES.sub(_joined_surrogates, text)
 
 
 def first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
