@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.programs import ROOT, output_of
+from tests.programs import ROOT, needs, output_of
 from tests.repository.project import in_a_clone
 
 DEPENDABOT = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
@@ -35,6 +35,17 @@ def test_a_lock_of_npms_holds_no_address_and_a_hash_for_each_package(folder: Pat
 def test_packages_of_npms_run_nothing_when_they_are_installed(folder: Path) -> None:
     settings = (folder / ".npmrc").read_text().splitlines()
     assert {"ignore-scripts=true", "omit-lockfile-registry-resolved=true"} <= set(settings)
+
+
+@pytest.mark.node
+@pytest.mark.parametrize(("kind", "resolve"), [("commonjs", "require.resolve"), ("module", "import.meta.resolve")])
+def test_tools_find_the_package_json_of_each_package_with_exports(kind: str, resolve: str) -> None:
+    files = [file for file in ROOT.glob("clients/*/package.json") if "exports" in json.loads(file.read_text())]
+    assert len(files) > 1
+    for file in files:
+        script = f"console.log({resolve}('{json.loads(file.read_text())['name']}/package.json'))"
+        printed = output_of(needs("node"), f"--input-type={kind}", "-e", script, cwd=file.parent)
+        assert printed.strip().removeprefix("file://") == str(file)
 
 
 def test_only_the_guard_for_node_may_be_published() -> None:
