@@ -50,7 +50,7 @@ def test_a_project_runs_in_node(world: dict[str, str], part: str) -> None:
 def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Path) -> None:
     auth, app, orders, request = code_blocks(guide("mini-program"), "js")
     recipes = guide("mini-program-recipes")
-    page, _, steps, site, in_node, download, connect = code_blocks(recipes, "js")
+    page, _, ended, steps, site, in_node, download, connect = code_blocks(recipes, "js")
     [markup], [web_view] = code_blocks(recipes, "html"), code_blocks(recipes, "xml")
     uni_app = block("docs/build/mini-program-frameworks.md", "claim(auth, scan)")
     consents = "".join(
@@ -60,6 +60,7 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
         "auth.js": auth,
         "app.js": app,
         "orders.js": orders,
+        "ended.js": ended,
         "steps.js": steps,
         "request.js": request,
         "connect.js": connect,

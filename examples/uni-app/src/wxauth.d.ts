@@ -12,9 +12,9 @@ export interface AuthOptions {
    */
   baseURL: string
   /**
-   * The mini-program's appid. By default, it is the appid of the running mini-program, or the first app of the service
-   * if this appid is unknown.
-   * 小程序的 appid。默认为当前小程序的；取不到时为服务的第一个应用。
+   * The mini-program's appid. By default, it is the appid of the running mini-program or, in a plugin, of the plugin. If
+   * this appid is unknown, it is the first app of the service.
+   * 小程序的 appid。默认为当前小程序的，在插件中为插件的；取不到时为服务的第一个应用。
    */
   appId?: string
   /**
@@ -103,7 +103,7 @@ export interface Platform {
    * Returns the appid, if none is given.
    * 未传 appid 时用来取 appid。
    */
-  getAccountInfoSync?(): { miniProgram: { appId: string } }
+  getAccountInfoSync?(): { miniProgram: { appId: string }; plugin?: { appId: string } }
   /**
    * Identifies the single-page mode of Moments (scene 1154), in which users cannot log in.
    * 用来识别朋友圈打开的单页模式（场景值 1154），其中无法登录。
@@ -521,10 +521,18 @@ export interface Auth {
    */
   readonly ignored: Record<string, string> | null
   /**
-   * Calls `listener` with the user after each change. Returns a function that removes the listener.
-   * 用户变化后调用 `listener`。返回取消监听的函数。
+   * The error code that explains why the last session ended, such as `account_disabled` or `session_revoked`. It is
+   * `signed_out` after `logout()` or `deleteAccount()`. It is null before a session has ended, and after the next login.
+   * 最近一次会话结束的原因（code），例如 `account_disabled`、`session_revoked`。`logout()` 或 `deleteAccount()` 之后为 `signed_out`。
+   * 没有会话结束过、或再次登录之后为 null。
    */
-  onChange(listener: (user: User | null) => void): () => void
+  readonly endedBy: string | null
+  /**
+   * Calls `listener` with the user and `endedBy` after each change of the user. Returns a function that removes the
+   * listener.
+   * 用户变化后，以用户与 `endedBy` 调用 `listener`。返回取消监听的函数。
+   */
+  onChange(listener: (user: User | null, endedBy: string | null) => void): () => void
   /**
    * Resolves to the user of the stored session. If there is no session, it logs in with `wx.login`. With `force` or a
    * field, it always logs in again. Simultaneous calls share one login if they have the same fields or no fields, so

@@ -60,7 +60,7 @@ export function createAuth(options) {
 	// Interceptors might have changed the functions of uni.
 	// @ts-ignore
 	const host = platform || attempt(() => wx.login && wx.request && wx) || attempt(() => uni)
-	const appId = id || attempt(() => host.getAccountInfoSync().miniProgram.appId)
+	const appId = id || attempt(() => appIdOf(host.getAccountInfoSync()))
 
 	const serviceAndApp = JSON.stringify([baseURL, appId])
 	/** @type {any} */
@@ -76,8 +76,9 @@ export function createAuth(options) {
 	let underWay = {} // the promises of a login and of a refresh
 	let isReplaced // by a login on another device; without it, the two devices would log each other out forever
 	let listeners = []
+	let endedBy = null // the code of the error that ended the last session
 
-	// This item contains the id of the era that ended. Without it, the app might only have cleared the storage.
+	// This item contains the id of the era that ended, and why. Without it, the app might only have cleared the storage.
 	const endedKey = storageKey + '.ended'
 	const read = (key = storageKey) => attempt(() => host.getStorageSync(key))
 
@@ -86,15 +87,17 @@ export function createAuth(options) {
 		const text = read()
 		if (text === storedText) return
 		storedText = text
-		if (!text && era.id && read(endedKey) === era.id) dropSession()
+		const [endedEra, code = 'signed_out'] = `${read(endedKey)}`.split(' ')
+		if (!text && era.id && endedEra === era.id) dropSession(code)
 		attempt(() => {
 			const content = JSON.parse(text)
 			if (content.place !== serviceAndApp) return
-			if (content.isReplaced) return dropSession(new AuthError('session_replaced'))
+			if (content.isReplaced) return dropSession('session_replaced', new AuthError('session_replaced'))
 			if (!isText(content.user.id) || (content.tokens && !content.tokens.refresh)) return
 			if (era.id && era.id !== content.era) endEra()
 			era.id = content.era
 			isReplaced = undefined
+			endedBy = content.endedBy || endedBy
 			setUser(content.tokens || silent ? content.user : null, content.tokens)
 		})
 	}
@@ -102,6 +105,7 @@ export function createAuth(options) {
 	function store(newUser, newTokens, id = era.id) {
 		if (newUser && !id) id = era.id = Math.random().toString(36).slice(2)
 		const content = { place: serviceAndApp, era: id, user: newUser, tokens: newTokens, isReplaced }
+		if (!newTokens && endedBy) content.endedBy = endedBy
 		const text = newUser || isReplaced ? JSON.stringify(content) : ''
 		if (text !== storedText) {
 			attempt(() => host.setStorageSync(storageKey, text))
@@ -110,7 +114,9 @@ export function createAuth(options) {
 			if (text && !storedText) attempt(() => host.removeStorageSync(endedKey))
 			storedText = read()
 		}
-		if (!text && id) attempt(() => host.setStorageSync(endedKey, id))
+		// Without a reason, it is the id alone, which older copies of this file understand.
+		const ended = !endedBy || endedBy === 'signed_out' ? id : `${id} ${endedBy}`
+		if (!text && id) attempt(() => host.setStorageSync(endedKey, ended))
 		setUser(newUser, newTokens)
 	}
 
@@ -120,6 +126,7 @@ export function createAuth(options) {
 		if (newUser) era.owner = newUser.openid
 		user = newUser
 		tokens = newTokens
+		if (tokens) endedBy = null
 		if (tokens) era.error = undefined
 		underWayEverywhere.forEach((abortIfOver) => abortIfOver())
 		if (isChanged) for (const tell of listeners) tell()
@@ -133,7 +140,8 @@ export function createAuth(options) {
 	}
 
 	// Ends the session in memory only, because another instance has ended it in the storage.
-	function dropSession(error) {
+	function dropSession(code, error) {
+		if (user) endedBy = code
 		endEra(error)
 		setUser(null, null)
 	}
@@ -141,6 +149,7 @@ export function createAuth(options) {
 	// Ends the session in memory and in the storage.
 	function deleteSession(error) {
 		const { id } = era
+		if (user) endedBy = error ? error.code : 'signed_out'
 		endEra(error)
 		store(null, null, id)
 	}
@@ -188,7 +197,7 @@ export function createAuth(options) {
 				wait()
 				const success = (answer) => {
 					const statusCode = +Object(answer).statusCode || undefined
-					if (REDIRECT.test(`${statusCode}`)) warnOfRedirect(args, name, answer)
+					if (/^30[12378]$/.test(`${statusCode}`)) warnOfRedirect(args, name, answer)
 					resolve({ ...answer, statusCode })
 				}
 				const task = host[name]({ ...args, redirect: 'manual', success, fail: reject, complete() {} })
@@ -296,6 +305,7 @@ export function createAuth(options) {
 			if (!isWanted()) return
 			if (LOCKED_OUT.test(e.code)) return deleteSession(e)
 			if (e.status !== 400) throw e
+			endedBy = e.code
 			store(user, null)
 			era.error = e
 		}
@@ -428,11 +438,15 @@ export function createAuth(options) {
 			load() // a user who has logged out in another instance is logged out here, too
 			return user
 		},
+		get endedBy() {
+			load()
+			return endedBy
+		},
 		isNewUser: false,
 		phoneError: null,
 		ignored: null,
 		onChange(listener) {
-			const tell = () => callBack(listener, user)
+			const tell = () => callBack(listener, user, endedBy)
 			listeners = listeners.concat(tell)
 			return () => void (listeners = listeners.filter((other) => other !== tell))
 		},
@@ -512,10 +526,7 @@ export function createAuth(options) {
 		auth[name] = (options) => {
 			const { success, fail, complete, ...args } = Object(options)
 			const { task, ...transfer } = createTransfer()
-			const callBoth = (outcome) => (value) => {
-				callBack(outcome, value)
-				callBack(complete, value)
-			}
+			const callBoth = (outcome) => (value) => [outcome, complete].forEach((fn) => callBack(fn, value))
 			inSession(args, true, transfer).then(callBoth(success), (e) => {
 				const { message } = e
 				const errMsg = `${name}:fail ${e.code === 'aborted' ? 'abort' : message}`
@@ -543,7 +554,6 @@ function createTransfer() {
 }
 
 const TASK_EVENTS = ['ProgressUpdate', 'HeadersReceived']
-const REDIRECT = /^30[12378]$/
 const redirects = new Set()
 
 // Older phones follow redirects, so a service that redirects works on some phones only.
@@ -552,8 +562,9 @@ function warnOfRedirect(args, name, { header }) {
 	if (redirects.has(what) || redirects.size >= 100) return
 	redirects.add(what)
 	const target = withoutTokens(redacted(headerOf(header, 'location') || 'another address'))
-	const text = `wxauth: ${what} redirects to ${target}. Call the target itself, because redirects are not followed.`
-	attempt(() => console.warn(text))
+	attempt(() =>
+		console.warn(`wxauth: ${what} redirects to ${target}. Call the target itself, because redirects are not followed.`),
+	)
 }
 
 const methodOf = (args, name) =>
@@ -569,6 +580,9 @@ const withJson = ({ data = '', ...answer }) => ({
 	...answer,
 	data: (isText(data) && attempt(() => JSON.parse(data))) || data,
 })
+
+// WeChat's codes belong to the plugin if the code runs in one.
+const appIdOf = ({ plugin, miniProgram }) => (plugin && plugin.appId) || miniProgram.appId
 
 const POST = (data) => ({ method: 'POST', data: JSON.parse(JSON.stringify(data)) })
 const DELETE = { method: 'DELETE' }
@@ -590,7 +604,7 @@ const twice = (ask, mayRepeat) =>
 		return ask()
 	})
 // Calls a callback of the page. An error in it is only logged, and the result is then undefined.
-const callBack = (fn, value) => (async () => fn && fn(value))().catch((e) => attempt(() => void console.error(e)))
+const callBack = (fn, ...args) => (async () => fn && fn(...args))().catch((e) => attempt(() => void console.error(e)))
 // The task is a promise if an interceptor wraps it.
 const useTask = (task, use) => (Object(task).then ? task.then(use, () => {}) : use(task))
 const isText = (value) => typeof value === 'string' && value !== ''

@@ -31,6 +31,27 @@ test('an error of the service has a title, even if a gateway answers instead', a
   for (const body of ['<html>', null, {}]) await assertThrown(502, body, ['http_error', '出错了，请重试'])
 })
 
+test('a user whose account is banned reads why and is led to the login page, and one who signs out is not', async () => {
+  const shown = []
+  guide.launch()
+  Object.assign(globalThis.wx, {
+    showModal: ({ content, complete }) => (shown.push(content), complete()),
+    navigateTo: ({ url }) => shown.push(url),
+  })
+  guide.module('ended.js')
+  const { auth } = guide.module('auth.js')
+  const { orders } = guide.module('orders.js')
+  for (const [code, reason] of [['account_disabled', '账号已停用'], ['session_revoked', '登录已失效']]) {
+    await auth.login()
+    guide.phone.next('GET /orders', fates.answers(401, {}, {}))
+    guide.phone.next('POST /v1/refresh', fates.answers(code === 'account_disabled' ? 403 : 400, { code }))
+    await orders().catch(() => {})
+    assert.deepEqual(shown.splice(0), code === 'account_disabled' ? [reason, '/pages/login/login'] : [])
+  }
+  await auth.logout()
+  assert.deepEqual([auth.user, shown], [null, []])
+})
+
 test('the page shows and changes name and phone number', async () => {
   const page = guide.launch().open('profile')
   await page.call('saveNickname', { detail: { value: { nickname: '小明' } } })

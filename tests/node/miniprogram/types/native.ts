@@ -29,6 +29,10 @@ Page({
   stop: () => {},
   onLoad() {
     this.stop = auth.onChange((user: User | null) => this.setData({ nickname: user ? user.nickname : null }))
+    const told = auth.onChange((user, endedBy) => user || endedBy === 'account_disabled')
+    told()
+    const reason: string = auth.endedBy || 'none'
+    this.setData({ reason })
     const user: User | null = auth.user
     this.setData({ user })
     // @ts-expect-error: it is the client that says who the user is

@@ -23,7 +23,7 @@ window.auth = createAuth({
 createAuth({ baseURL: 'https://auth.example.com', isRefused: async () => true })
 
 export async function play(event: { detail: any }, query: { [name: string]: string | undefined }): Promise<string> {
-  const stop: () => void = auth.onChange((known: User | null) => (known ? known.nickname : null))
+  const stop: () => void = auth.onChange((known: User | null, endedBy) => (known ? known.nickname : endedBy || auth.endedBy))
   const user: User = await auth.login({ nickname: '小明', phone: event, consents: { privacy: '2026-05' } })
   const answer: Answer<{ item: string }[]> = await auth.request<{ item: string }[]>({
     url: 'https://api.example.com/orders',
