@@ -17,6 +17,11 @@ const IDLE =
 /** The path of a custom tab bar in a project. */
 const TAB_BAR = 'custom-tab-bar/index'
 
+/** WeChat declares these names of browsers in each module of a mini-program, and leaves them undefined. */
+const UNDEFINED =
+  'window document frames self location navigator localStorage history Caches screen alert confirm prompt fetch ' +
+  'XMLHttpRequest WebSocket Reporter webkit WeixinJSCore'
+
 /** The values that `wx` returns about the phone. */
 const SCREEN = { windowWidth: 375, windowHeight: 667, screenWidth: 375, screenHeight: 667, pixelRatio: 2, statusBarHeight: 20 }
 const SAFE_AREA = { left: 0, right: 375, top: 20, bottom: 667, width: 375, height: 647 }
@@ -219,6 +224,8 @@ export class MiniProgram {
       }),
     })
     if (existsSync(join(this.root, 'game.json'))) globalThis.window = globalThis.GameGlobal = globalThis
+    // What Node itself has stays, because a test might need it.
+    else for (const name of UNDEFINED.split(' ')) if (!(name in globalThis)) globalThis[name] = undefined
     findModulesAsWeChat(this.root)
   }
 
@@ -259,6 +266,22 @@ export class MiniProgram {
   }
 
   /**
+   * Fires an event on the element that has this id (`#pay`) or class (`.pay`) in the markup of a page or a component.
+   * For example, `fire(page.selectComponent('#price'), '.buy')` taps it. The handler is the one that the markup names,
+   * or that the data names, as `bindtap="{{f}}"` of `<script setup>` in uni-app. Returns what the handler returns.
+   */
+  fire(place, selector, type = 'tap', detail = {}) {
+    const tag = this.#tag(place.route, selector)
+    if (!tag) throw new Error(`${place.route}.wxml has no element ${selector}`)
+    const written = ['bind', 'bind:', 'catch', 'catch:'].map((how) => attributeOf(tag, how + type)).find(Boolean)
+    const [, path] = /^\{\{\s*([\w.]+)\s*\}\}$/.exec(written || '') || []
+    const name = path ? path.split('.').reduce((at, key) => Object(at)[key], place.data) : written
+    if (!place[name]) throw new Error(`${selector} of ${place.route}.wxml has no handler for ${type}: ${written}`)
+    const target = { id: attributeOf(tag, 'id'), dataset: {} }
+    return place[name]({ type, detail, target, currentTarget: target })
+  }
+
+  /**
    * Returns a component or a page that is in the tree, but not ready yet. WeChat calls `ready` of a page after its
    * `onLoad`.
    */
@@ -290,11 +313,16 @@ export class MiniProgram {
     return existsSync(join(this.root, name)) ? readFileSync(join(this.root, name), 'utf8') : ''
   }
 
-  /** Returns the component with this id (`#price`) or class (`.price`) in the markup, or null for any other tag. */
-  #selected(route, selector) {
+  /** Returns the first tag with this id (`#price`) or class (`.price`) in the markup. */
+  #tag(route, selector) {
     const by = selector.startsWith('#') ? 'id' : 'class'
     const tags = this.#read(`${route}.wxml`).match(/<[\w-]+(?:"[^"]*"|'[^']*'|[^>"'])*/g) || []
-    const tag = tags.find((one) => attributeOf(one, by).split(/\s+/).includes(selector.slice(1)))
+    return tags.find((one) => attributeOf(one, by).split(/\s+/).includes(selector.slice(1)))
+  }
+
+  /** Returns the component with this id or class in the markup, or null for any other tag. */
+  #selected(route, selector) {
+    const tag = this.#tag(route, selector)
     const used = ['app', route].map((name) => JSON.parse(this.#read(`${name}.json`) || '{}').usingComponents)
     const path = tag && Object.assign({}, ...used)[/[\w-]+/.exec(tag)[0]]
     if (!path) return null

@@ -58,9 +58,9 @@ exports.price = (fen) => money(fen)`,
   'pages/tabs/tabs.js': `Page({
   onShow() { this.getTabBar().select(2); this.total = this.selectComponent('#total') },
 })`,
-  'pages/tabs/tabs.json': '{ "usingComponents": { "my-total": "../../components/total/total", "ui-button": "ui/button/index" } }',
+  'pages/tabs/tabs.json': '{ "usingComponents": { "my-buy": "/components/buy/buy", "my-total": "../../components/total/total", "ui-button": "ui/button/index" } }',
   'pages/tabs/tabs.wxml': `<view id="top" class="total"><my-total wx:if="{{a > 1}}" class="big  sum" id="total" /></view>
-<ui-button class="pay" /><my-total class='sum' />`,
+<ui-button class="pay" /><my-total class='sum' /><my-buy id="offer" />`,
   // Taro generates such a page: a tree of elements, and one function for all events.
   'pages/taro/taro.js': `Page({
   data: { root: { cn: [{ sid: '_A', cl: 'page', cn: [
@@ -69,6 +69,20 @@ exports.price = (fen) => money(fen)`,
   ] }] } },
   onLoad() { this.seen = [] },
   eh({ type, detail, target, currentTarget }) { this.seen.push([type, detail, target.dataset.sid, currentTarget.id]) },
+})`,
+  // uni-app compiles `<script setup>` to such a component: the markup reads the names of the handlers from the data.
+  'components/buy/buy.js': `Component({
+  data: { m: 'e0', a: { n: 'e1' }, bought: [] },
+  methods: {
+    e0(event) { this.setData({ bought: [event.type, event.detail, event.target.id] }); return 'tapped' },
+    e1({ detail }) { this.setData({ bought: detail }) },
+    plain() { this.setData({ bought: 'plain' }) },
+  },
+})`,
+  'components/buy/buy.wxml': `<view wx:if="{{a > 1}}"><button class="{{['big', c]}}" /><button id="pay" class="buy data-v-1" bindtap="{{m}}">b</button>
+<input class="count" bind:input="{{ a.n }}" /><view class="stop" catch:tap="plain" bindlongpress="{{gone}}" /></view>`,
+  'pages/window/window.js': `Page({
+  data: { isBrowser: window != null || typeof document !== 'undefined' || typeof self === 'object' || (location && 1) },
 })`,
   'libs/engine.js': 'var engine = { name: "laya" }; class Sprite {}',
 }
@@ -195,6 +209,27 @@ test('a page finds its components by id and class, and the tab bar of the projec
   assert.equal(tabs.selectComponent('.sum').route, 'components/total/total')
   assert.equal(tabs.selectComponent('.pay').data.of, 'ui')
   for (const none of ['#nothing', '.nothing', '#top', '.total']) assert.equal(tabs.selectComponent(none), null, none)
+})
+
+test('what is inside a component is tapped by class or id, also if the data names its handlers', () => {
+  const offer = shop.open('pages/tabs/tabs').selectComponent('#offer')
+  assert.equal(shop.fire(offer, '.buy'), 'tapped')
+  assert.deepEqual(offer.data.bought, ['tap', {}, 'pay'])
+  shop.fire(offer, '#pay', 'tap', { x: 1 })
+  assert.deepEqual(offer.data.bought, ['tap', { x: 1 }, 'pay'])
+  shop.fire(offer, '.count', 'input', { value: '2' })
+  assert.deepEqual(offer.data.bought, { value: '2' })
+  shop.fire(offer, '.stop')
+  assert.equal(offer.data.bought, 'plain')
+  assert.throws(() => shop.fire(offer, '.nothing'), /buy\.wxml has no element \.nothing/)
+  for (const [selector, type] of [['.buy', 'input'], ['.stop', 'longpress']])
+    assert.throws(() => shop.fire(offer, selector, type), new RegExp(`has no handler for ${type}`))
+})
+
+test("a browser's names are there and undefined", () => {
+  assert.equal(shop.open('pages/window/window').data.isBrowser, undefined)
+  for (const name of ['window', 'document', 'self', 'location', 'XMLHttpRequest', 'webkit', 'WeixinJSCore'])
+    assert.equal(new Function(`return ${name}`)(), undefined, name)
 })
 
 test('a page of Taro is read, and touched by class or text', () => {
