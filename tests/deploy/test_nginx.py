@@ -4,7 +4,8 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,33 +32,40 @@ OFFICE = re.sub(r"(?ms)^ +#location .*?^ +#\}$", lambda rule: re.sub("(?m)^( +)#
 class Front:
     """nginx in front of two replicas."""
 
-    url: str
+    port: int
     trusted: ssl.SSLContext
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, verify=self.trusted, trust_env=False, timeout=PATIENCE)
+        url = f"https://127.0.0.1:{self.port}"
+        return httpx.Client(base_url=url, verify=self.trusted, trust_env=False, timeout=PATIENCE)
+
+
+@contextmanager
+def shipped_nginx(folder: Path, replicas: Sequence[str], text: str = TEXT) -> Iterator[Front]:
+    """Run nginx with the file of `deploy/nginx`, which a test can change, in front of two replicas."""
+    own, plain = free_port(), free_port()
+    authority = Authority(folder)
+    authority.server("127.0.0.1")
+    certificate = folder / "server.pem"
+    addresses = {
+        "listen 443 ssl": f"listen 127.0.0.1:{own} ssl",
+        "listen 80": f"listen 127.0.0.1:{plain}",
+        "127.0.0.1:8001": replicas[0],
+        "127.0.0.1:8002": replicas[1],
+        "/etc/letsencrypt/live/auth.example.com/fullchain.pem": str(certificate),
+        "/etc/letsencrypt/live/auth.example.com/privkey.pem": str(certificate),
+        "/var/log/wxauth/access.log": f"{folder}/access.log",
+    }
+    with nginx_with(text, folder, addresses) as command:
+        until(lambda: is_served(own) or command.process.poll() is not None)
+        assert command.process.poll() is None, command.output
+        yield Front(own, authority.trusted())
 
 
 @pytest.fixture
 def nginx(request: pytest.FixtureRequest, tmp_path: Path, replicas: Replicas) -> Iterator[Front]:
-    """Run nginx with the file of `deploy/nginx`, which a test can change."""
-    own, plain = free_port(), free_port()
-    authority = Authority(tmp_path)
-    authority.server("127.0.0.1")
-    certificate = tmp_path / "server.pem"
-    addresses = {
-        "listen 443 ssl": f"listen 127.0.0.1:{own} ssl",
-        "listen 80": f"listen 127.0.0.1:{plain}",
-        "127.0.0.1:8001": replicas.addresses[0],
-        "127.0.0.1:8002": replicas.addresses[1],
-        "/etc/letsencrypt/live/auth.example.com/fullchain.pem": str(certificate),
-        "/etc/letsencrypt/live/auth.example.com/privkey.pem": str(certificate),
-        "/var/log/wxauth/access.log": f"{tmp_path}/access.log",
-    }
-    with nginx_with(getattr(request, "param", TEXT), tmp_path, addresses) as command:
-        until(lambda: is_served(own) or command.process.poll() is not None)
-        assert command.process.poll() is None, command.output
-        yield Front(f"https://127.0.0.1:{own}", authority.trusted())
+    with shipped_nginx(tmp_path, replicas.addresses, getattr(request, "param", TEXT)) as front:
+        yield front
 
 
 def test_replicas_restarted_in_turn_fail_no_request(nginx: Front, replicas: Replicas) -> None:

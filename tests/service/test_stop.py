@@ -1,4 +1,4 @@
-"""`wxauth serve` stops without losing a request, if a proxy is in front of several replicas."""
+"""`wxauth serve` opens its port when it can answer, and stops without losing a request."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ import uvloop
 from starlette.responses import PlainTextResponse
 
 from tests.fakes import service_env
-from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, until
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, is_served, until
 from tests.web.misbehaving import read_all
 from tests.world import Server
 from wxauth.core.background import LAST_ROUND_SECONDS, LAST_STORE_SECONDS
@@ -113,28 +113,62 @@ def test_a_sigterm_while_the_database_is_silent_ends_a_start_at_once(tmp_path: P
                 connection.close()
 
 
+@pytest.mark.process
+@pytest.mark.no_database
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_client_can_connect_before_a_process_can_answer(tmp_path: Path, workers: int) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as database:
+        url = f"postgresql://wxauth@127.0.0.1:{database.getsockname()[1]}/wxauth"
+        env = service_env(url, port=port, workers=workers)
+        with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
+            asked, _address = database.accept()  # by a process that waits for its first look at the database
+            assert not is_served(port)
+            asked.close()
+            database.close()
+            command.wait_for('"started"')
+            assert is_served(port)
+
+
+@pytest.mark.process
+@pytest.mark.no_database
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_port_that_another_program_opens_during_a_start_ends_this_start(tmp_path: Path, workers: int) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as database:
+        url = f"postgresql://wxauth@127.0.0.1:{database.getsockname()[1]}/wxauth"
+        env = service_env(url, port=port, workers=workers)
+        with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
+            asked, _address = database.accept()
+            with own_server.listen("127.0.0.1", port):
+                asked.close()
+                database.close()
+                assert command.process.wait(PATIENCE) == 1
+            assert f"127.0.0.1:{port} is already in use" in command.output
+            assert "Traceback" not in command.output
+
+
 @pytest.fixture
 async def listener() -> AsyncIterator[socket.socket]:
     with own_server.listen("127.0.0.1", 0) as made:
         yield made
 
 
-@pytest.fixture(params=[own_server.Server, uvicorn.Server], ids=["one process", "one of several workers"])
-async def server(listener: socket.socket, request: pytest.FixtureRequest) -> uvicorn.Server:
-    return await started(request.param, listener)
+@pytest.fixture
+async def server(listener: socket.socket) -> uvicorn.Server:
+    return await started(listener)
 
 
-async def started(kind: type[uvicorn.Server], listener: socket.socket) -> uvicorn.Server:
-    """Return a server of this kind that listens."""
+async def started(listener: socket.socket) -> uvicorn.Server:
+    """Return a server that listens."""
     app = PlainTextResponse("served")
-    server = kind(uvicorn.Config(app, lifespan="off", **own_server.uvicorn_options()))
+    server = own_server.Server(uvicorn.Config(app, lifespan="off", **own_server.uvicorn_options()))
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup([listener])
     return server
 
 
-@pytest.mark.parametrize("server", [own_server.Server], indirect=True)
 async def test_a_request_that_arrives_as_the_port_is_closed_is_answered(
     server: uvicorn.Server, listener: socket.socket
 ) -> None:
@@ -151,7 +185,7 @@ async def test_a_request_that_arrives_as_the_port_is_closed_is_answered(
 def test_a_connection_that_is_accepted_as_the_port_is_closed_does_not_stay_open(rounds: int) -> None:
     async def stop() -> None:
         with own_server.listen("127.0.0.1", 0) as listener:
-            server = await started(own_server.Server, listener)
+            server = await started(listener)
             with socket.create_connection(listener.getsockname(), timeout=PATIENCE) as late:
                 late.sendall(REQUEST)
                 for _round in range(rounds):  # after one round, uvloop has accepted it, but uvicorn does not know it
@@ -161,6 +195,18 @@ def test_a_connection_that_is_accepted_as_the_port_is_closed_does_not_stay_open(
                 assert read_all(late).endswith(b"served")
 
     uvloop.run(stop())  # as in production
+
+
+@pytest.mark.slow  # the system repeats an attempt after a second
+async def test_a_client_that_asks_for_a_connection_as_the_port_is_closed_is_refused(
+    server: uvicorn.Server, listener: socket.socket
+) -> None:
+    address = listener.getsockname()
+    ending = asyncio.create_task(server.shutdown([listener]))
+    await asyncio.sleep(0)
+    with pytest.raises(ConnectionRefusedError):  # the connection would be reset if it was made and not accepted
+        await asyncio.to_thread(socket.create_connection, address, PATIENCE)
+    await ending
 
 
 async def test_a_client_that_has_just_connected_may_be_slow_to_send_its_request_as_the_port_is_closed(

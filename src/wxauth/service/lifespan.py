@@ -5,16 +5,12 @@ schema at the start, the check is repeated until it succeeds. Then the backgroun
 """
 
 import asyncio
-import multiprocessing
-import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 
 from fastapi import FastAPI
-from uvicorn.config import STARTUP_FAILURE
 
 from wxauth import __version__
 from wxauth.apps.registry import Apps
@@ -41,8 +37,8 @@ from wxauth.login.count_queries import LoginCounts
 from wxauth.login.refusals import Refusals
 from wxauth.service import probes
 from wxauth.service.leaving import install_signal_handlers
+from wxauth.service.starting import report_failed_start
 from wxauth.settings.settings import InvalidSettings, Settings
-from wxauth.terminal import localized
 from wxauth.users.last_seen_queries import LastSeen
 from wxauth.users.staff_read_queries import StaffReads
 
@@ -61,9 +57,6 @@ async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
         log.warning("channel_binding_ignored", reason=CHANNEL_BINDING_LACKING)
     is_loaded = await _prepare(services)
     background_tasks = asyncio.create_task(_run_background_tasks(services, is_loaded=is_loaded), name="keeping")
-    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services[Apps].all()))
-    if is_loaded:
-        _warn_without_app(services)
     services[probes.Readiness].is_serving = True
     try:
         yield
@@ -82,12 +75,7 @@ async def _prepare(services: Services) -> bool:
         else:
             services[probes.Readiness].stored_state = _NOT_CHECKED
     except InvalidSettings as exc:
-        sys.stderr.write(f"{localized(exc.text)}\n")
-        if multiprocessing.parent_process() is not None:
-            # The worker ends at once. An orderly exit would take so long that uvicorn's supervisor would treat the
-            # worker as hung, and start another one.
-            sys.stderr.flush()
-            os._exit(STARTUP_FAILURE)
+        report_failed_start(exc.text)
         raise
     except Exception:
         log.exception("not_started")
@@ -101,7 +89,11 @@ def _warn_without_app(services: Services) -> None:
 
 
 async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
-    if not is_loaded:
+    await asyncio.sleep(0)  # uvicorn opens the port in this round of the loop
+    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services[Apps].all()))
+    if is_loaded:
+        _warn_without_app(services)
+    else:
         await _check_until_right(services)
         await attempt(partial(_load_stored_data, services), failure_event="stored_data_not_loaded")
         services[probes.Readiness].stored_state = None

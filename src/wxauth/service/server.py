@@ -6,11 +6,15 @@ import os
 import pkgutil
 import signal
 import socket
+import struct
 import sys
 import tempfile
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -25,7 +29,7 @@ from uvicorn.supervisors.multiprocess import Process
 
 from wxauth.core.logs import configure_logging, get_logger
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.service.starting import ending_at_once
+from wxauth.service.starting import ending_at_once, report_failed_start
 from wxauth.settings.loading import load_settings, setting_faults
 from wxauth.settings.settings import PREFIX, InvalidSettings, Settings
 from wxauth.terminal import os_reason
@@ -47,6 +51,21 @@ _START_SECONDS: Final = 60  # during a reload; a busy machine may need that long
 # Common proxies close idle connections earlier, so a proxy sends no request on a connection that the server is closing.
 _KEEP_ALIVE_SECONDS: Final = 75
 _BACKLOG: Final = 2048  # uvicorn's default
+# Until what a client has sent to open a connection has arrived. Meanwhile, other clients have to repeat their attempt,
+# which takes them a second.
+_HANDSHAKE_SECONDS: Final = 0.01
+_SO_ATTACH_FILTER: Final = 26  # of Linux
+# A program for the kernel, which runs it for each segment that arrives, from the TCP header on.
+_REFUSING_CONNECTIONS: Final = b"".join(
+    struct.pack("=HBBI", *step)
+    for step in (
+        (0x30, 0, 0, 13),  # load the byte with the flags
+        (0x54, 0, 0, 0b10010),  # of them, keep ACK and SYN
+        (0x15, 0, 1, 0b00010),  # without ACK, SYN asks for a connection
+        (0x06, 0, 0, 0),  # drop it
+        (0x06, 0, 0, 0xFFFF),  # accept everything else
+    )
+)
 _SET_AT_START: Final = ("host", "port", "workers")  # a reload cannot change these
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 
@@ -61,16 +80,41 @@ class Config(uvicorn.Config):
 
 
 class Server(uvicorn.Server):
-    """A server that also serves the clients that have connected just before it closes the port.
+    """A server that opens its port when it can answer, and serves all who have connected before it closes the port.
 
-    If the service has several workers, each of them runs uvicorn's server, not this one. The workers share the socket,
-    so connections are reset only when all workers end.
+    Args:
+        holders: Both ends of a pipe. Each worker keeps them open as long as it keeps the port open.
     """
+
+    def __init__(self, config: uvicorn.Config, holders: tuple[Connection, Connection] | None = None) -> None:
+        super().__init__(config)
+        self._holders = holders
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the app, and then open the port, as uvicorn's own method does with sockets."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        self.servers: list[asyncio.Server] = []
+        for listener in sockets or []:
+            try:
+                listener.listen(_BACKLOG)  # uvloop would report no error
+            except OSError as exc:  # another program has bound the same port, and was the first to open it
+                host, port, *_rest = listener.getsockname()
+                report_failed_start(_why_not_listening(exc, host, port))
+                sys.exit(STARTUP_FAILURE)
+            loop = asyncio.get_running_loop()
+            self.servers.append(await loop.create_server(self._protocol, sock=listener, backlog=_BACKLOG))
+        self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept waiting connections before uvicorn's own shutdown, which would reset them."""
         loop = asyncio.get_running_loop()
         listeners = sockets or []
+        if self._is_last():
+            for listener in listeners:
+                _refuse_connections(listener)
+            await asyncio.sleep(_HANDSHAKE_SECONDS)
         waiting = [connection for listener in listeners for connection in _accepted(listener)]
         for server in self.servers:
             server.close()
@@ -84,9 +128,32 @@ class Server(uvicorn.Server):
         await asyncio.sleep(0)
         await super().shutdown(sockets)
 
+    def _is_last(self) -> bool:
+        # All workers share one queue of waiting connections, which the kernel resets when the last of them closes it.
+        if self._holders is None:
+            return True
+        receiver, sender = self._holders
+        sender.close()
+        return receiver.poll()  # the end of the pipe, because no other process can send
+
     def _protocol(self) -> asyncio.BaseProtocol:
         options = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
         return cast("type[asyncio.BaseProtocol]", self.config.http_protocol_class)(**options)
+
+
+class Worker(Process):
+    def __init__(
+        self, config: uvicorn.Config, sockets: list[socket.socket], holders: tuple[Connection, Connection]
+    ) -> None:
+        super().__init__(config, sockets)
+        self._holders = holders
+
+    @property
+    def server(self) -> Server:
+        """The server, which uvicorn runs in the worker's own process."""
+        if self._server is None:
+            self._server = Server(self.config, self._holders)
+        return cast(Server, self._server)
 
 
 class Supervisor(Multiprocess):
@@ -94,6 +161,7 @@ class Supervisor(Multiprocess):
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings: Settings) -> None:
         super().__init__(config, sockets)
+        self._holders = Pipe(duplex=False)
         self._settings_in_use = [settings]  # after a failed reload, workers can differ
         self._signals: SimpleQueue[int | None] = SimpleQueue()  # None if uvicorn stops without a signal
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -113,6 +181,20 @@ class Supervisor(Multiprocess):
             # While Python shuts down, a second signal would otherwise end the process with another exit status.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
+
+    def init_processes(self) -> None:
+        for _worker in range(self.processes_num):
+            self._start_worker()
+
+    def handle_ttin(self) -> None:
+        self.processes_num += 1
+        self._start_worker()
+
+    def _start_worker(self) -> Worker:
+        worker = Worker(self.config, self.sockets, self._holders)
+        worker.start()
+        self.processes.append(worker)
+        return worker
 
     def handle_hup(self) -> None:
         """Replace the workers after SIGHUP, unless the new settings are wrong."""
@@ -162,9 +244,7 @@ class Supervisor(Multiprocess):
         for old in list(self.processes):
             if self.should_exit.is_set():
                 return
-            new = Process(self.config, self.sockets)
-            new.start()
-            self.processes.append(new)
+            new = self._start_worker()
             if not new.wait_until_ready(_START_SECONDS, self.should_exit):
                 if not self.should_exit.is_set():
                     new.kill()
@@ -181,19 +261,24 @@ class Supervisor(Multiprocess):
                 self.processes.remove(old)
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that have ended or do not respond, and log their ends. uvicorn calls this twice a second.
-
-        If a worker did not start, uvicorn's method, which this one calls, stops the service instead.
-        """
-        before = list(self.processes)
-        for process in before:
-            # With the worker's end open in the parent, too, uvicorn would wait `SILENT_SECONDS` for a worker that ends
-            # while it is asked whether it responds.
-            process.child_conn.close()
-        super().keep_subprocess_alive()
-        for process in before:
-            if process.exitcode is not None and not self.should_exit.is_set():
-                log.warning("worker_ended", pid=process.pid, status=process.exitcode)
+        """Replace workers that have ended or do not respond, and log their ends. uvicorn calls this twice a second."""
+        for worker in list(self.processes):
+            # With the worker's end open in the parent, too, `is_alive` would wait `SILENT_SECONDS` for a worker that
+            # ends while it is asked whether it responds.
+            worker.child_conn.close()
+            if self.should_exit.is_set():
+                return
+            if worker.is_alive(SILENT_SECONDS):
+                continue
+            worker.kill()
+            worker.join()
+            if worker.exitcode == STARTUP_FAILURE:  # its successor would fail as well
+                self.should_exit.set()
+            if self.should_exit.is_set():
+                return
+            log.warning("worker_ended", pid=worker.pid, status=worker.exitcode)
+            self.processes.remove(worker)
+            self._start_worker()
 
     def terminate_all(self) -> None:
         """Close the sockets, and tell the workers to end. uvicorn calls this method when it stops."""
@@ -201,6 +286,8 @@ class Supervisor(Multiprocess):
         # not be closed earlier, because a worker that is being created needs them.
         for listener in self.sockets:
             listener.close()
+        for end in self._holders:
+            end.close()
         self._signals.put(None)
 
     def _note_signal(self, number: int, _frame: FrameType | None) -> None:
@@ -238,9 +325,9 @@ def serve(settings: Settings) -> None:
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     try:
-        listener = listen(settings.host, settings.port)
+        listener = bound(settings.host, settings.port)
     except OSError as exc:
-        raise InvalidSettings([_why_not_listening(exc, settings)]) from None
+        raise InvalidSettings([_why_not_listening(exc, settings.host, settings.port)]) from None
     if settings.workers > 1:
         _serve_by_workers(settings, listener)
         return
@@ -293,8 +380,8 @@ def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
         sys.exit(1)
 
 
-def _why_not_listening(exc: OSError, settings: Settings) -> Text:
-    address = f"{settings.host}:{settings.port}"
+def _why_not_listening(exc: OSError, host: str, port: int) -> Text:
+    address = f"{host}:{port}"
     if exc.errno == errno.EADDRINUSE:
         return _("{address} is already in use. Choose another WXAUTH_PORT", address=address)
     return _(
@@ -303,27 +390,53 @@ def _why_not_listening(exc: OSError, settings: Settings) -> Text:
 
 
 def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
-    # The event loop has made the listener non-blocking, so `accept` fails if no more clients are waiting.
-    with suppress(BlockingIOError):
+    # The event loop has made the listener non-blocking, so `accept` fails if no more clients are waiting. It also fails
+    # if the process has no file descriptor left.
+    with suppress(OSError):
         while True:
             connection, _address = listener.accept()
             connection.setblocking(False)
             yield connection
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Clients that connect before the service has started wait.
+def _refuse_connections(listener: socket.socket) -> None:
+    """Let clients repeat their attempts to connect. The port is closed by then, so that a proxy asks another replica.
+
+    Without this, a connection that is made between the last `accept` and the end of the port would be reset.
+    """
+    if sys.platform == "linux":
+        program = array("B", _REFUSING_CONNECTIONS)
+        address, length = program.buffer_info()
+        with suppress(OSError):  # a sandbox such as gVisor does not run such programs
+            option = struct.pack("HL", length // 8, address)
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Return a socket that uvicorn opens when the service can answer. Until then, clients are refused.
+
+    A proxy then asks another replica at once, instead of waiting for this one.
 
     A socket for `::` also accepts IPv4. If the machine does not support this, the socket accepts only IPv4.
     """
     if host == "::" and not socket.has_dualstack_ipv6():
         host = "0.0.0.0"  # noqa: S104 - the operator has chosen all addresses
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        if listener.family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        if made.family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that is open at once, so that no other program can take the port."""
+    listener = bound(host, port)
+    try:
         listener.listen(_BACKLOG)
     except OSError:
         listener.close()
@@ -347,6 +460,4 @@ def uvicorn_options() -> dict[str, Any]:
         "date_header": False,
         "proxy_headers": False,  # the app reads forwarded addresses itself
         "timeout_graceful_shutdown": DRAIN_SECONDS,
-        "timeout_worker_healthcheck": SILENT_SECONDS,
-        "backlog": _BACKLOG,
     }

@@ -1,11 +1,18 @@
 """How a signal ends a process that has not begun to serve: at once, and with status 0, as after a regular stop."""
 
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+
+from uvicorn.config import STARTUP_FAILURE
+
+from wxauth.i18n import Text
+from wxauth.terminal import localized
 
 _END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -45,3 +52,12 @@ def end_if_signalled(handler_of_server: Any) -> None:
 def end_process() -> None:
     """End the process. The interrupted code, such as a callback, might catch or drop an exception."""
     os._exit(0)
+
+
+def report_failed_start(reason: Text) -> None:
+    """Print why the process cannot start. A worker ends at once."""
+    sys.stderr.write(f"{localized(reason)}\n")
+    if multiprocessing.parent_process() is not None:
+        # An orderly exit would take so long that the supervisor would treat the worker as hung, and start another one.
+        sys.stderr.flush()
+        os._exit(STARTUP_FAILURE)
