@@ -43,9 +43,9 @@ def _create_with(settings: "Settings") -> "ASGIApp":
     from wxauth.settings.loading import setting_faults
 
     configure_logging(level=settings.log_level, log_format=settings.log_format)
+    share_counts()
     for line in setting_faults():
         get_logger().warning("unknown_setting", reason=line)
-    share_counts()
     created = app.create_app(build_services(settings))
     gc.collect()
     # The objects that exist now live until the process ends, so the garbage collector need not check them again.

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Mapping
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 from unicodedata import east_asian_width
 
@@ -95,3 +96,18 @@ def width(text: str) -> int:
     """Return the terminal columns that a text takes. Even a combining accent counts as one."""
     wide = [character for character in text if east_asian_width(character) in ("W", "F")]
     return len(text) + len(wide)
+
+
+def printable_json(line: bytes) -> bytes:
+    """Return JSON in which each character is escaped that is not printable, such as those that steer a terminal.
+
+    JSON itself requires this only of U+0000 to U+001F.
+    """
+    if line.isascii() and line.find(b"\x7f") == -1:
+        return line
+    text = line.decode()
+    if text.isprintable():
+        return line
+    return "".join(
+        each if each.isprintable() or each == "\n" else encode_basestring_ascii(each)[1:-1] for each in text
+    ).encode()

@@ -24,6 +24,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY, service_env
+from tests.metrics import Scraped
 from tests.problems import problem_of
 from tests.processes import (
     PATIENCE,
@@ -595,6 +596,9 @@ def test_a_lost_log_loses_no_login(settings: dict[str, str], folder: Path) -> No
             until(lambda: is_served(port))  # returns when the service listens
             for _ in range(2):
                 assert client.post("/v1/login", json={"code": "alice"}).status_code == 200
+            lost = Scraped(client.get("/metrics"))("wxauth_log_lines_lost_total")
+            assert lost is not None
+            assert lost >= 3, "started, logged_in, logged_in"
     finally:
         process.terminate()
         assert process.wait(PATIENCE) == 0

@@ -2,18 +2,31 @@
 
 import asyncio
 import io
+import json
 import logging
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from logging.config import dictConfig
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
+import httpx
 import pytest
+import structlog
 from litestar.logging import LoggingConfig
 
+from tests.fakes import service_env
 from tests.logging_kept import logging_kept
-from tests.processes import run
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, run, until
 from tests.sweeps import swept
-from tests.world import LogLines, Rows
+from tests.world import LogLines, Rows, Stage, add_client
 from wxauth.clients.clients import Credentials
 from wxauth.core.logs import console_line, redact
 from wxauth.keys.access_tokens import AccessToken
@@ -94,6 +107,124 @@ def test_no_line_steers_the_terminal(field: str) -> None:
     line = console_line(colors=False)(None, "info", event).decode()
     assert line.replace("\n", "").isprintable()
     assert "小明" in line
+
+
+UNPRINTABLE = "\x7f\x9b2J\u00a0\u202e\u2028\ufeff\U000e0041"
+
+
+@pytest.mark.requirement("asvs-16.4.1")
+async def test_what_a_client_sends_neither_steers_a_terminal_nor_breaks_a_line(stage: Stage, logs: io.BytesIO) -> None:
+    await stage.client.get(f"/小明{quote(UNPRINTABLE)}")
+    *_, line = logs.getvalue().decode().splitlines()
+    assert line.isprintable()
+    assert "小明\\u007f\\u009b2J\\u00a0\\u202e\\u2028\\ufeff\\udb40\\udc41" in line
+    assert json.loads(line)["path"] == f"/小明{UNPRINTABLE}"
+
+
+async def test_a_client_with_many_addresses_fills_no_log(stage: Stage, logs: io.BytesIO) -> None:
+    uris = [f"https://shop.example.com/{number}/{'a' * 90}" for number in range(100)]
+    await add_client(stage.services.database, "shop", now=stage.clock(), title="Shop", redirect_uris=uris)
+    query = {"client_id": "shop", "redirect_uri": "https://e.example/x"}
+    await stage.client.get("/v1/authorize", params=query)
+    *_, line, _refused = logs.getvalue().splitlines()
+    logged = json.loads(line)
+    assert (logged["event"], len(line) < 1500) == ("redirect_uri_not_registered", True)
+    assert logged["registered"] == [*uris[:5], "… (95 more)"]
+
+
+FAILED = [f"frame {number} {'f' * 200}" for number in range(60)]
+
+
+@swept(
+    ("fields", "kept"),
+    [
+        ({"text": "a" * 9000}, lambda line: re.fullmatch(r"a{7900,}… \(1\d+ more\)", line["text"])),
+        ({"text": "库" * 9000, "short": "库"}, lambda line: line["short"] == "库"),
+        ({"text": UNPRINTABLE * 1000}, lambda line: line["text"].startswith(UNPRINTABLE * 50)),
+        ({"deep": {"list": ["b" * 9000] * 9}}, lambda line: line["deep"]["list"][5] == "… (4 more)"),
+        (
+            {"first": "a" * 9000, "second": "b" * 9000},
+            lambda line: "a" * 2000 in line["first"] and "b" * 2000 in line["second"],
+        ),
+        ({"frames": FAILED}, lambda line: (line["frames"][:9], line["frames"][-19:]) == (FAILED[:9], FAILED[-19:])),
+        ({f"n{number}": "short" for number in range(9000)}, lambda _line: True),
+    ],
+)
+def test_a_line_of_any_size_is_one_short_object(logs: io.BytesIO, fields: Any, kept: Callable[[Any], object]) -> None:
+    structlog.get_logger().error("what_happened", code="storage_unavailable", request_id="r" * 64, **fields)
+    *_, line = logs.getvalue().splitlines(keepends=True)
+    assert len(line) <= 8192
+    logged = json.loads(line)
+    assert (logged["event"], logged["level"], logged["code"]) == ("what_happened", "error", "storage_unavailable")
+    assert logged["request_id"] == "r" * 64
+    assert kept(logged), logged
+
+
+def test_of_a_librarys_long_traceback_the_ends_are_kept_and_no_quoted_row(log_lines: LogLines) -> None:
+    lines = [f"  File {number}" for number in range(2000)]
+    logging.getLogger("library").error("\n".join(lines))
+    logging.getLogger("library").error("\n".join([*lines[:500], "DETAIL:  Failing row contains (1", *lines[500:]]))
+    whole, quoting = [line["event"] for line in log_lines()]
+    assert whole.startswith("\n".join(lines[:100]))
+    assert whole.endswith("\n".join(lines[-200:]))
+    assert len(whole) < 6300
+    assert quoting.startswith("\n".join(lines[:100]))
+    assert lines[-1] not in quoting
+
+
+WITHOUT_SPACE = """
+import os, sys
+from wxauth.core.logs import configure_logging, get_logger
+from wxauth.core.metrics import LOG_LINES_LOST, REGISTRY
+
+reader, writer = os.pipe()
+os.set_blocking(writer, False)
+configure_logging(level="info", log_format="json", stream=open(writer, "wb"))
+LOG_LINES_LOST.make_first()
+for number in range(1000):
+    get_logger().info("logged_in", number=number, text="x" * 300)
+os.write(1, os.read(reader, 10**7))
+get_logger().info("afterwards", lost=REGISTRY.get_sample_value("wxauth_log_lines_lost_total"))
+os.write(1, os.read(reader, 10**7))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.no_database
+def test_lost_lines_are_counted_and_told_and_no_line_is_broken(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_SPACE], cwd=tmp_path, capture_output=True, check=True)
+    *kept, told, last = map(json.loads, done.stdout.splitlines())
+    assert [line["number"] for line in kept] == list(range(len(kept)))
+    lost = 1000 - len(kept)
+    assert lost > 0
+    assert (told["event"], told["level"], told["count"]) == ("log_lines_lost", "error", lost)
+    assert (last["event"], last["lost"]) == ("afterwards", lost)
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform != "linux", reason="limits another process")
+def test_a_process_without_file_descriptors_says_so_once_and_recovers(tmp_path: Path, database_url: str) -> None:
+    port = free_port()
+    env = service_env(database_url, wechat_base_url="http://127.0.0.1:1", port=port)
+    with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
+        command.wait_for('"started"')
+        pid = command.process.pid
+        limit = max(int(descriptor.name) for descriptor in Path(f"/proc/{pid}/fd").iterdir()) + 3
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
+        with ExitStack() as stack:
+            for _client in range(limit):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+            [line] = re.findall('.*"out_of_files".*', command.wait_for('"out_of_files"'))
+            assert json.loads(line)["level"] == "error"
+        until(lambda: is_alive(port))
+        assert command.end(signal.SIGTERM) == 0
+        assert command.output.count('"out_of_files"') == 1
+
+
+def is_alive(port: int) -> bool:
+    with suppress(httpx.TransportError):
+        return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=PATIENCE).status_code == 200
+    return False
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,19 @@ async def test_a_user_is_a_table_for_people_and_the_services_answer_for_programs
     assert json.loads(shown.stdout) == answer.json()
 
 
+@pytest.mark.requirement("asvs-16.4.1")
+@pytest.mark.parametrize("option", ["--json", "--export"])
+async def test_json_does_not_steer_the_terminal(stage: Stage, users: Command, option: str) -> None:
+    user_id = (await stage.login("alice"))["user"]["id"]
+    nickname = "小明\x7f\x9b31m\u202e\U000e0041"
+    await stage.rows.execute("UPDATE users SET nickname = $1", nickname)
+    shown = (await users("show", user_id, option)).stdout.removesuffix("\n")
+    assert shown.isprintable()
+    assert "小明" in shown
+    user = json.loads(shown)
+    assert user.get("user", user)["nickname"] == nickname
+
+
 async def test_a_sign_out_ends_all_sessions_and_the_user_can_log_in_again(stage: Stage, users: Command) -> None:
     alice, elsewhere, bob = await stage.login("alice"), await stage.login("alice"), await stage.login("bob")
     user_id = alice["user"]["id"]

@@ -11,7 +11,7 @@ import click
 from pydantic_core import to_json
 
 from wxauth.i18n import SOURCE, Text, lazy_gettext as _
-from wxauth.terminal import localized, terminal_language, width, word
+from wxauth.terminal import localized, printable_json, terminal_language, width, word
 from wxauth.texts import clean_text
 from wxauth.web.pages import Page, items_of
 
@@ -83,7 +83,7 @@ def show(as_json: object, as_text: str | Iterable[tuple[object, ...]], *notes: s
     `notes` are further lines, which are printed to standard error without `--json`.
     """
     if prints_json():
-        click.echo(to_json(as_json))
+        click.echo(printable_json(to_json(as_json)))
         return
     if isinstance(as_text, str):
         echo(as_text)

@@ -36,7 +36,7 @@ from wxauth.sessions.devices import describe_device
 from wxauth.sessions.list_queries import OpenSession
 from wxauth.settings.roles import Role
 from wxauth.settings.settings import PhoneSettings
-from wxauth.terminal import localized, word
+from wxauth.terminal import localized, printable_json, word
 from wxauth.users.admin import UserChange, change_user, end_all_sessions, erase_user, read_user
 from wxauth.users.attributes import check_patch
 from wxauth.users.consent_queries import ConsentRow
@@ -120,11 +120,11 @@ def _export(user_id: UUID) -> None:
         from wxauth.users.own_data import export_data
 
         export = await export_data(database, user_id, by=OPERATOR, now=now, max_seconds=None)
-        click.echo(export.first_piece, nl=False)
+        click.echo(printable_json(export.first_piece), nl=False)
         if export.further_pieces is not None:  # the export is large
             async with aclosing(export.further_pieces) as pieces:
                 async for piece in pieces:
-                    click.echo(piece, nl=False)
+                    click.echo(printable_json(piece), nl=False)
         click.echo()
 
     with_database(write)

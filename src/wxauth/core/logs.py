@@ -6,23 +6,34 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Hashable, MutableMapping
+from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
+from threading import Lock
 from types import TracebackType
 from typing import Any, BinaryIO, Final, cast
 from uuid import UUID
 
 import structlog
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from structlog.typing import FilteringBoundLogger
+
+from wxauth.terminal import printable_json
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)  # None outside of requests
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)  # W3C Trace Context
 
 _MAX_FRAMES: Final = 14  # the innermost ones
 _MAX_MESSAGE_LENGTH: Final = 500
+_MAX_LINE_SIZE: Final = 8192 - 1  # without the line end; Docker cuts lines at 16 KiB, and journald at 48 KiB
+_LONG_LINE_SIZE: Final = 1024  # a longer line has no long lists, so that nobody fills the log with short requests
+_MAX_MEMBERS: Final = 5
+_NEVER_CUT: Final = ("event", "level", "request_id", "code")
+_MIN_CUT_SIZE: Final = 128  # of a text, so that the event of a library can be cut, and no name of ours
+_MARK_SIZE: Final = len("… (1000000 more)".encode())
+_HEAD_SIZE: Final = 2048  # of a traceback
+_TAIL_SIZE: Final = 4096
 # The error messages of libraries may contain secrets: parameters of WeChat's URLs, tokens, or passwords in a DSN.
 _SECRETS: Final = re.compile(
     r"(?i)(?P<name>(?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
@@ -38,6 +49,7 @@ _SECRETS: Final = re.compile(
 _QUOTED_VALUES: Final = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
+_QUOTING_PHRASES: Final = ("DETAIL:", "Failing row contains", "Key (", "invalid input")
 _MAX_NAMES_PER_DAY: Final = 1000
 _MAX_SEARCHED_LENGTH: Final = 8192  # because the patterns take quadratic time for some texts
 # The messages of this class of SQLSTATE codes quote values. `_QUOTED_VALUES` finds only their English phrases, and
@@ -65,11 +77,12 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     `level` applies to wxauth and uvicorn. Other libraries write nothing below a warning. `log_format` is `json`, or
     `console` for lines that people read in a terminal.
     """
-    output = _UnfailingStream(stream or sys.stdout.buffer)
+    stream_of_bytes = stream or sys.stdout.buffer
+    render = _to_json_line if log_format == "json" else console_line(colors=stream_of_bytes.isatty())
+    output = _UnfailingStream(stream_of_bytes, render)
     if stream is None:
         atexit.register(output.discard)
     level_number = logging.getLevelNamesMapping()[level.upper()]
-    render = _to_json_line if log_format == "json" else console_line(colors=output.isatty())
     structlog.configure(
         processors=[_add_common_fields, render],
         wrapper_class=structlog.make_filtering_bound_logger(level_number),
@@ -151,7 +164,83 @@ class OncePerDay:
 
 
 def _to_json_line(_logger: object, _name: str, event: LogEvent) -> bytes:
-    return to_json(event, fallback=repr)
+    line = to_json(event, fallback=repr)
+    return printable_json(line) if len(line) <= _LONG_LINE_SIZE else _cut(line)
+
+
+def _json(value: object) -> bytes:
+    return printable_json(to_json(value))
+
+
+def _cut(line: bytes) -> bytes:
+    event = from_json(line)
+    if "frames" in event:
+        event["frames"] = _ends("\n".join(event["frames"])).split("\n")
+    _cut_lists({name: value for name, value in event.items() if name != "frames"})
+    texts = [text for name, value in event.items() for text in _texts(event, name, value)]
+    while (excess := len(_json(event)) - _MAX_LINE_SIZE) > 0:
+        longest = max(texts, key=_Text.size)
+        if longest.size() < _MIN_CUT_SIZE:  # the line consists of many short values
+            return _json({name: event[name] for name in _NEVER_CUT if name in event})
+        longest.shorten(excess)
+    return _json(event)
+
+
+def _cut_lists(value: object) -> None:
+    if isinstance(value, list):
+        if len(value) > _MAX_MEMBERS:
+            value[_MAX_MEMBERS:] = [f"… ({len(value) - _MAX_MEMBERS} more)"]
+        for member in value:
+            _cut_lists(member)
+    elif isinstance(value, dict):
+        for member in value.values():
+            _cut_lists(member)
+
+
+class _Text:
+    """A text in an event, which can be cut several times."""
+
+    def __init__(self, holder: Any, key: str | int) -> None:
+        self._holder, self._key = holder, key
+        self._whole: str = holder[key]
+        self._kept = len(self._whole)
+        if self._kept > _MAX_LINE_SIZE:
+            self._keep(_MAX_LINE_SIZE)
+
+    def size(self) -> int:
+        return len(_json(self._holder[self._key]))
+
+    def shorten(self, excess: int) -> None:
+        """Cut the text by about this number of bytes, but at most by half, so that several texts keep something."""
+        size = self.size()
+        self._keep(max(self._kept // 2, self._kept * (size - excess - _MARK_SIZE) // size))
+
+    def _keep(self, length: int) -> None:
+        self._kept = length
+        self._holder[self._key] = f"{self._whole[: self._kept]}… ({len(self._whole) - self._kept} more)"
+
+
+def _texts(holder: Any, key: str | int, value: object) -> Iterator[_Text]:
+    if isinstance(value, str):
+        yield _Text(holder, key)
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            yield from _texts(value, name, member)
+    elif isinstance(value, list):
+        for position, member in enumerate(value):
+            yield from _texts(value, position, member)
+
+
+def _ends(text: str) -> str:
+    """Return the beginning and the end of a long traceback. The end consists of whole lines."""
+    if len(text) <= _HEAD_SIZE + _TAIL_SIZE:
+        return text
+    head = text[:_HEAD_SIZE].rpartition("\n")[0] or text[:_HEAD_SIZE]
+    tail = text[-_TAIL_SIZE:].partition("\n")[2]  # part of a line could begin within a secret
+    left_out = text[len(head) : len(text) - len(tail)]
+    if any(phrase in left_out for phrase in _QUOTING_PHRASES):  # the values might continue in the tail
+        left_out, tail = text[len(head) :], ""
+    return f"{head}\n… ({len(left_out)} more)\n{tail}".rstrip("\n")
 
 
 def console_line(*, colors: bool) -> Render:
@@ -212,23 +301,39 @@ def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]
 
 
 def _redact_foreign(_logger: object, _name: str, event: LogEvent) -> LogEvent:
-    event["event"] = redact(str(event["event"]))
+    event["event"] = redact(_ends(str(event["event"])))
     return event
 
 
 class _UnfailingStream:
     """A stream to which `structlog` writes bytes, and `logging` writes text.
 
-    If it is closed or full, log lines are lost, but requests succeed.
+    If it is closed or full, log lines are lost, but requests succeed. The next line that can be written is preceded by
+    one that tells how many were lost.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, render: Render) -> None:
         self._stream = stream
+        # Without the buffer, each line is written by one call, and what is left of it is known.
+        self._raw = getattr(stream, "raw", stream)
+        self._render = render
+        self._lock = Lock()
+        self._rest = b""  # of a line whose beginning has been written
+        self._lost_count = 0
         self.isatty = stream.isatty
 
     def write(self, line: bytes | str) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.write(line.encode() if isinstance(line, str) else line)
+        data = line.encode() if isinstance(line, str) else line
+        with self._lock:
+            if self._lost_count and self._put(self._line_about_lost()):
+                self._lost_count = 0
+            if not self._lost_count and self._put(data):
+                return
+            self._lost_count += 1
+        # Commands and the parent of workers, which report no metrics, do not load them.
+        from wxauth.core.metrics import LOG_LINES_LOST
+
+        LOG_LINES_LOST.count()
 
     def flush(self) -> None:
         with suppress(OSError, ValueError):
@@ -241,3 +346,20 @@ class _UnfailingStream:
                 self._stream.flush()
             except OSError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def _put(self, line: bytes) -> bool:
+        """Write a line. Return False if not even its beginning was written. What is left of it is written later."""
+        data = self._rest + line
+        with suppress(OSError, ValueError):
+            while data:
+                count = self._raw.write(data)  # None, if it would block
+                if not count:
+                    break
+                data = data[count:]
+        is_begun = len(data) < len(line)
+        self._rest = data if is_begun else data[: len(data) - len(line)]
+        return is_begun
+
+    def _line_about_lost(self) -> bytes:
+        event: LogEvent = {"count": self._lost_count, "event": "log_lines_lost"}
+        return self._render(None, "error", _add_common_fields(None, "error", event)) + b"\n"

@@ -129,6 +129,9 @@ def _subclasses_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
         yield from _subclasses_of(kind)
 
 
+LOG_LINES_LOST: Final = Counter(
+    "wxauth_log_lines_lost", "Log lines that couldn't be written, for example because the disk is full."
+)
 REFUSED: Final = Counter(
     "wxauth_requests_refused",
     "Requests answered with an error, by its code. wechat_misconfigured counts each rejection by WeChat that only the "

@@ -46,6 +46,7 @@ COUNTS_FOLDER_PREFIX: Final = "wxauth-metrics-"
 # file is missing, the worker is being replaced, so the service stays ready.
 ENDING_FILE: Final = "ending"
 
+_OUT_OF_FILES_PAUSE_SECONDS: Final = 60.0
 _SIGNAL_PAUSE_SECONDS: Final = 0.2
 _START_SECONDS: Final = 60  # during a reload; a busy machine may need that long
 # Common proxies close idle connections earlier, so a proxy sends no request on a connection that the server is closing.
@@ -89,6 +90,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, holders: tuple[Connection, Connection] | None = None) -> None:
         super().__init__(config)
         self._holders = holders
+        self._tells_of_files_at = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the app, and then open the port, as uvicorn's own method does with sockets."""
@@ -106,6 +108,20 @@ class Server(uvicorn.Server):
             loop = asyncio.get_running_loop()
             self.servers.append(await loop.create_server(self._protocol, sock=listener, backlog=_BACKLOG))
         self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # once a second
+            self._watch_files()
+        return await super().on_tick(counter)
+
+    def _watch_files(self) -> None:
+        # uvloop resets connections for which no file descriptor is left, and reports nothing.
+        try:
+            os.close(os.dup(0))
+        except OSError as exc:
+            if exc.errno in (errno.EMFILE, errno.ENFILE) and monotonic() >= self._tells_of_files_at:
+                self._tells_of_files_at = monotonic() + _OUT_OF_FILES_PAUSE_SECONDS
+                log.error("out_of_files", reason=os_reason(exc), consequence="new connections are reset")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept waiting connections before uvicorn's own shutdown, which would reset them."""

@@ -4,6 +4,7 @@ Before Python 3.11.10 and 3.12.6, Starlette's `request.cookies` takes seconds fo
 (CVE-2024-7592). It also chooses one of several cookies with the same name.
 """
 
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Final
 
@@ -30,12 +31,20 @@ def cookie_in(request: Request, name: str) -> str | None:
     Raises: InvalidRequest, if there are several cookies of this name. Another site under the same domain may have set
         one of them, and wxauth cannot tell which one.
     """
-    # The header may contain 64 KiB of cookies of all sites under the same domain. Therefore only the pairs that contain
-    # the name are parsed.
-    header: bytes = request.scope.get(_COOKIES_KEY, b"")
-    candidates = (pair for pair in header.split(b";") if name.encode() in pair)
+    candidates = _pairs_with(name.encode(), request.scope.get(_COOKIES_KEY, b""))
     pairs = (pair.decode("latin-1").partition("=") for pair in candidates)
     values = [value.strip(_SPACE) for key, _, value in pairs if key.strip(_SPACE) == name]
     if len(values) > 1:
         raise InvalidRequest(f"Cookie must contain only one {name}", status=HTTPStatus.BAD_REQUEST)
     return values[0] if values else None
+
+
+def _pairs_with(name: bytes, header: bytes) -> Iterator[bytes]:
+    # The header may contain 64 KiB of cookies of all sites under the same domain. Splitting it would take 5 ms.
+    end = -1
+    while (found := header.find(name, end + 1)) != -1:
+        begin = max(header.rfind(b";", end + 1, found), end) + 1
+        end = header.find(b";", found)
+        if end == -1:
+            end = len(header)
+        yield header[begin:end]
