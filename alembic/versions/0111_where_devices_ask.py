@@ -2,7 +2,7 @@
 
 from alembic import op
 
-revision, down_revision = "0110", "0109"
+revision, down_revision = "0111", "0110"
 
 
 def upgrade() -> None:
