@@ -14,11 +14,11 @@ Its `sources` have a URL, and the month in which we read it. Its `rows` have a f
 another system names its source. All texts are pairs of English and Chinese.
 """
 PAGES: Final = {"en": ROOT / "docs/start/compare.md", "zh": ROOT / "docs/zh/start/compare.md"}
-OTHERS: Final = ("casdoor", "logto", "pocket-id", "tutorial")
+OTHERS: Final = ("casdoor", "logto", "pocket-id", "supabase", "authing", "tutorial")
 """The names in `FACTS` of the other systems, in the order of the columns."""
 _HEADERS: Final = {
-    "en": ("", "wxauth", "Casdoor", "Logto", "Pocket ID", "a tutorial"),
-    "zh": ("", "wxauth", "Casdoor", "Logto", "Pocket ID", "教程代码"),
+    "en": ("", "wxauth", "Casdoor", "Logto", "Pocket ID", "Supabase", "Authing", "a tutorial"),
+    "zh": ("", "wxauth", "Casdoor", "Logto", "Pocket ID", "Supabase", "Authing", "教程代码"),
 }
 
 
