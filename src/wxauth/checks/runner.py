@@ -11,6 +11,7 @@ from typing import Final
 from wxauth.checks.database import check_database, read_signing_keys
 from wxauth.checks.handlers import check_push_forward, check_sign_up_hook
 from wxauth.checks.issuer import check_issuer, check_resource
+from wxauth.checks.redis import REDIS_PATIENCE_SECONDS, check_redis
 from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, judge_clock
 from wxauth.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.core.clock import Clock, utc_now
@@ -50,6 +51,7 @@ async def check_with(
     clock: Clock = utc_now,
     deadlines: Deadlines = _DEADLINES,
     issuer_patience: float = FETCH_TIMEOUT,
+    redis_patience: float = REDIS_PATIENCE_SECONDS,
 ) -> list[CheckResult]:
     """Run all checks with valid settings: the database first, and then the other checks in parallel.
 
@@ -66,6 +68,7 @@ async def check_with(
     }
     async with aclosing(_transport(settings)) as transport:
         others = await asyncio.gather(
+            _results_of("redis", check_redis(settings, patience=redis_patience)),
             _results_of("sign_up_hook", check_sign_up_hook(settings, clock=clock)),
             _results_of("issuer", issuer_check),
             *(_results_of(name, check) for name, check in resource_checks.items()),
