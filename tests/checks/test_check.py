@@ -527,6 +527,18 @@ async def test_an_issuer_without_a_listener_or_a_known_name_is_a_note(
     await doctor.says("issuer", NOTE, unknown, "resolve on this machine", issuer=unknown)
 
 
+async def test_an_issuer_without_a_known_name_is_bad_once_a_replica_has_served(
+    doctor: Doctor, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
+    unknown = "https://wxauth.invalid"
+    await doctor.says("issuer", NOTE, "resolve on this machine", issuer=unknown)
+    await check_stored_state((await stage.replica(issuer=unknown)).services)
+    await doctor.says("issuer", BAD, "resolve on this machine, so users can't log in", issuer=unknown)
+    # replicas may be stopped, for example for a restore
+    await doctor.says("issuer", NOTE, "nothing listens on http://127.0.0.1:")
+
+
 async def test_a_previous_issuer_is_a_note_for_as_long_as_its_sessions_can_last(
     doctor: Doctor, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

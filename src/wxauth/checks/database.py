@@ -31,7 +31,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.events.feed_queries import SequenceState, read_sequences
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey, keys_for
-from wxauth.keys.queries import PREVIOUS_ISSUER, PUBLISHED
+from wxauth.keys.queries import HAS_SERVED, PREVIOUS_ISSUER, PUBLISHED
 from wxauth.login.login_queries import rehearse_login
 from wxauth.settings.settings import Settings
 from wxauth_guard.claims import ALGORITHM
@@ -101,6 +101,7 @@ async def _check_stored(
     yield judge_signing_keys(access_token_keys, sealer, succeeded_after=succeeded_after, now=now)
     values = await some_values(database, now=now)
     yield judge_sealed(values, all_keys, sealer, has_previous=bool(settings.secret_key_previous))
+    findings.has_served = bool(await database.value(HAS_SERVED))
     yield _judge_issuer(await database.row(PREVIOUS_ISSUER, issuer=settings.issuer), settings.issuer)
     yield judge_sequences(await read_sequences(database))
     yield _judge_webhooks(await database.rows(queries.WEBHOOK_STATES, stuck_since=now - STUCK_AFTER))

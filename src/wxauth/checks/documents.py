@@ -28,6 +28,10 @@ class NotRunning(DocumentFault):
     """The fault that no service responds, which is normal before wxauth has started."""
 
 
+class NameUnknown(NotRunning):
+    """The fault that the host's name doesn't resolve."""
+
+
 def client_for(url: str, time_limits: httpx.Timeout) -> httpx.AsyncClient:
     """Return a client that connects to the host of a URL in the same way as the guard.
 
@@ -163,7 +167,7 @@ def _fault_of_cause(cause: BaseException, where: Text | str) -> DocumentFault | 
             )
             return DocumentFault(text)
         case socket.gaierror():
-            return NotRunning(_("the host name of {where} doesn't resolve on this machine", where=where))
+            return NameUnknown(_("the host name of {where} doesn't resolve on this machine", where=where))
         case ConnectionRefusedError():
             return NotRunning(_("nothing listens on {where}", where=where))
     return None

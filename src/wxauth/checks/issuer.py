@@ -16,6 +16,7 @@ from wxauth.checks.documents import (
     CONNECT_TIMEOUT_SECONDS,
     MAX_SHOWN_URL,
     DocumentFault,
+    NameUnknown,
     NotRunning,
     client_for,
     fault_of,
@@ -49,7 +50,7 @@ async def check_issuer(
             kids = await _published_kids(client, issuer)
             await _check_for_cache(client, issuer)
     except (DocumentFault, TimeoutError) as exc:
-        yield _judge_failure(issuer, exc)
+        yield _judge_failure(issuer, exc, has_served=findings.has_served)
         return
     if findings.signing_keys is None:
         text = _("{issuer} responds. Without the database, the keys that it returns can't be checked", issuer=issuer)
@@ -64,8 +65,11 @@ async def check_issuer(
     yield _judge_kids(issuer, signing, kids)
 
 
-def _judge_failure(issuer: str, failure: DocumentFault | TimeoutError) -> CheckResult:
+def _judge_failure(issuer: str, failure: DocumentFault | TimeoutError, *, has_served: bool) -> CheckResult:
     match failure:
+        case NameUnknown() if has_served:
+            text = _("{fault}, so users can't log in. Check the name's DNS entry and WXAUTH_ISSUER", fault=failure.text)
+            return bad(_NAME, text)
         case NotRunning():
             text = _(
                 "{fault}. This is normal before 'wxauth serve' has started, but not afterwards", fault=failure.text

@@ -102,4 +102,5 @@ class Findings:
     # apps are included, because the check compares the push_tokens of all apps.
     apps: Sequence[App] = ()
     signing_keys: Sequence[StoredSigningKey] | None = None  # None if they could not be read
+    has_served: bool = False  # whether a replica has used this database
     wechat_readings: list[ClockReading] = field(default_factory=list)

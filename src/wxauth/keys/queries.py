@@ -47,6 +47,7 @@ NOTE_ISSUER: Final = Statement[Nothing]("""
 INSERT INTO issuers (issuer, used_at) VALUES (:issuer, :now)
 ON CONFLICT (issuer) DO UPDATE SET used_at = GREATEST(issuers.used_at, excluded.used_at)
 """)
+HAS_SERVED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM issuers)")
 PREVIOUS_ISSUER: Final = Statement[tuple[str, datetime]]("""
 SELECT issuer, used_at FROM issuers WHERE issuer <> :issuer ORDER BY used_at DESC LIMIT 1
 """)
