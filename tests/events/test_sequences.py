@@ -181,7 +181,7 @@ async def test_a_role_that_may_not_set_a_sequence_gives_right_places_and_is_told
         guest = await stage.replica(database_url=database_url.replace("postgres@", "Web-s@"))
         found = judge_sequences(await read_sequences(guest.services.database))
         assert found is not None
-        assert found.level is CheckLevel.NOTE
+        assert found.level is CheckLevel.BAD
         for _ in range(4):
             await stage.rows.execute(f"SELECT setval('{PLACES}', 1)")
             await guest.login(next(people))

@@ -266,7 +266,7 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
             "can't be corrected by the service if they fall behind their tables. As the sequences' owner, run {grant};",
             grant=_grant_to_set(not_permitted),
         )
-        return note("sequences", text)
+        return bad("sequences", text)
     return None
 
 
