@@ -17,6 +17,7 @@ from wxauth.checks.result import CheckResult
 from wxauth.checks.runner import check_with
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
+from wxauth.service.lifespan import check_stored_state
 from wxauth.settings.settings import Settings
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
@@ -366,6 +367,30 @@ async def test_a_service_role_is_told_what_it_lacks_and_never_that_the_schema_is
             "ALTER ROLE @service RESET search_path; ALTER TABLE users DISABLE ROW LEVEL SECURITY;"
             "ALTER TABLE alembic_version DISABLE ROW LEVEL SECURITY"
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lack", "words"),
+    [
+        ("ALTER TABLE alembic_version ENABLE ROW LEVEL SECURITY", "row-level security"),
+        ("ALTER ROLE @service SET search_path = nowhere", "is in public"),
+        ("REVOKE USAGE ON SCHEMA public FROM PUBLIC, @service", "is in public"),
+    ],
+)
+async def test_a_service_that_does_not_find_its_schema_logs_why_and_not_that_it_is_missing(
+    house: House, stage: Stage, monkeypatch: pytest.MonkeyPatch, lack: str, words: str
+) -> None:
+    await house.make("service", options="LOGIN")
+    await house.run(block("docs/run/database.md", "GRANT USAGE ON SCHEMA").replace("wxauth_service", "@service"))
+    served = await stage.replica(database_url=house.url_of("service"))
+    await house.run(lack)
+    await served.services.database.aclose()  # new connections have the role's new settings
+    monkeypatch.setattr("wxauth.core.outages.outage_log._due_at", {})
+    assert not await check_stored_state(served.services)
+    assert words in (await served.client.get("/readyz")).json()["checks"]["schema"]
+    [line] = [line for line in stage.log_lines() if line["event"].startswith("schema_")]
+    assert (line["event"], words in line["what_to_do"]) == ("schema_not_found", True)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, 
 from wxauth.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.errors import StorageUnavailable
 from wxauth.events.feed_queries import SequenceState, read_sequences
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey, keys_for
 from wxauth.keys.queries import HAS_SERVED, PREVIOUS_ISSUER, PUBLISHED
 from wxauth.login.login_queries import rehearse_login
@@ -83,7 +83,7 @@ async def _check_stored(
     revision = await current_revision(database)
     hidden_in = await tables_with_hidden_rows(database)
     if hidden_in:  # the queries of the later checks would miss rows
-        yield _judge_hidden_rows(hidden_in)
+        yield bad("schema", _text_of_hidden_rows(hidden_in))
         return
     if is_usable(revision):
         await ensure_rights(database)  # `check_database` reports a missing right
@@ -163,13 +163,21 @@ async def _check_clock(database: Database, clock: Clock) -> CheckResult:
     return judge_clock(reading, name="clock database", whose=whose, allowed_seconds=allowed, why=why)
 
 
-def _judge_hidden_rows(tables: Sequence[str]) -> CheckResult:
-    text = _(
+def _text_of_hidden_rows(tables: Sequence[str]) -> Text:
+    return _(
         "has row-level security, which can hide rows of {tables} from the role of WXAUTH_DATABASE_URL. As a "
         "superuser, give this role the BYPASSRLS attribute with ALTER ROLE",
         tables=", ".join(tables),
     )
-    return bad("schema", text)
+
+
+async def why_schema_not_found(database: Database) -> Text | None:
+    """Return why the role does not find a schema that may exist, as a predicate; None if there is no schema."""
+    hidden_in = await tables_with_hidden_rows(database)
+    if hidden_in:
+        return _text_of_hidden_rows(hidden_in)
+    elsewhere = await schema_elsewhere(database)
+    return None if elsewhere is None else judge_schema(None, elsewhere=elsewhere).text
 
 
 def judge_schema(

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends
 from fastapi.responses import JSONResponse
 
+from wxauth.checks.database import why_schema_not_found
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
@@ -53,6 +54,7 @@ async def has_our_schema(database: Database) -> bool:
         refusal = refusal_of(revision)
         if revision is not None and refusal is None:
             return True
+        why_not_found = await why_schema_not_found(database) if revision is None else None
     except DatabaseUrlRefused:  # a StorageUnavailable that must not be handled below, because waiting would not help
         raise
     except StorageUnavailable as exc:
@@ -60,7 +62,9 @@ async def has_our_schema(database: Database) -> bool:
         return False
     if outage_log.claim():  # so that repeated checks do not log a line each
         consequence = "not ready until this is done"
-        if refusal is None:
+        if why_not_found is not None:
+            log.warning("schema_not_found", what_to_do=str(why_not_found), consequence=consequence)
+        elif refusal is None:
             log.warning("schema_missing", what_to_do="run 'wxauth migrate'", consequence=consequence)
         else:
             log.warning("schema_refused", what_to_do=str(refusal), consequence=consequence)
@@ -104,10 +108,11 @@ class Readiness:
     async def _check_database(self) -> Mapping[str, str]:
         try:
             revision = await current_revision(self.database.unheld())
+            why_not_found = await why_schema_not_found(self.database.unheld()) if revision is None else None
         except StorageUnavailable:
             return {"database": "does not answer", "schema": "unknown"}
         if not is_usable(revision):
-            problem = refusal_of(revision) or "behind: run 'wxauth migrate'"
+            problem = refusal_of(revision) or why_not_found or "behind: run 'wxauth migrate'"
             return {"database": OK, "schema": problem}
         return {"database": OK, "schema": OK}
 
