@@ -224,7 +224,7 @@ class CsvLines(_Lines):
         cells = self._cells(self.header.text)
         if isinstance(cells, Fault):
             raise WrongFile(cells)
-        columns = [name.strip() for name in cells]
+        columns = [name if name in self._format.fields else name.strip() for name in cells]
         self._names = [self._name_of(column) for column in columns]
         self._imported = frozenset(name for name in self._names if is_field(name))
         self._check_names(columns)

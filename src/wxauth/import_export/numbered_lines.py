@@ -45,10 +45,13 @@ def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterat
             check_kind(text, other_kinds)
             is_kind_checked = True
         if len(beginning) > MAX_LINE:
-            skipped = beginning
+            skipped, is_blank = beginning, not text.strip()
             while skipped and not skipped.endswith(b"\n"):
                 skipped = file.readline(_SKIPPED_AT_ONCE)
-        yield numbered_line(number, text)
+                is_blank &= not skipped.strip()
+            yield NumberedLine(number, None if is_blank else TOO_LONG)
+        else:
+            yield numbered_line(number, text)
 
 
 def numbered_line(number: int, text: bytes) -> NumberedLine:
