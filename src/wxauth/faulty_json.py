@@ -17,7 +17,7 @@ _MAX_DEPTH: Final = 100
 # quotes as the beginning of a string, and take quadratic time.
 _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 # Python refuses to parse an integer of more than 4,300 digits, and no useful number has even 1,000.
-_SIZE_TOKEN: Final = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
+_SIZE_TOKEN: Final = re.compile(rf"{_STRING.pattern}|[\[{{]+|[\]}}]+|[0-9]{{1000,}}", re.DOTALL)
 
 
 def read_loosely(text: bytes, *, strict: bool = True, prune: bool = False) -> Any:
@@ -86,14 +86,15 @@ def _pruned(text: str) -> str:
     for match in _SIZE_TOKEN.finditer(text):  # brackets, strings and long numbers, even if the text is not valid JSON
         start, end = match.span()
         piece = match[0]
-        if piece in "[{":
-            depth += 1
-            if depth == _MAX_DEPTH + 1:
-                parts += text[copied_to:start], "null"
-        elif piece in "]}":
-            depth -= 1
-            if depth == _MAX_DEPTH:
-                copied_to = end
+        # Brackets are looked at in rows, so that thousands of them take no time.
+        if piece[0] in "[{":
+            if depth <= _MAX_DEPTH < depth + len(piece):
+                parts += text[copied_to : start + _MAX_DEPTH - depth], "null"
+            depth += len(piece)
+        elif piece[0] in "]}":
+            if depth - len(piece) <= _MAX_DEPTH < depth:
+                copied_to = start + depth - _MAX_DEPTH
+            depth -= len(piece)
         elif not piece.startswith('"') and depth <= _MAX_DEPTH:
             parts += text[copied_to:start], "0"
             copied_to = end

@@ -202,10 +202,11 @@ async def test_a_login_is_refused_for_nothing_optional(stage: Stage, optional: B
         b"-1" + b"0" * 60_000,
         b"[" * 30_000 + b"]" * 30_000,
         b'{"]\\"a": [' * 1500 + b"]}" * 1500,
+        b'[[{"a": [[' * 1500 + b"]]}]]" * 1500,
         b"[%s]" % b",".join([b"{}"] * 2000),
         b'["\xe5\xbe", %s]' % b",".join([b"{}"] * 2000),
     ],
-    ids="012345",
+    ids="0123456",
 )
 async def test_a_login_is_refused_for_nothing_large(stage: Stage, field: str, large: bytes) -> None:
     await stage.login("alice", nickname="小明")

@@ -336,8 +336,7 @@ class _UnfailingStream:
         LOG_LINES_LOST.count()
 
     def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
+        """Do nothing, because nothing is buffered."""
 
     def discard(self) -> None:
         """Drop lines that cannot be written. Otherwise Python would try to write them at exit, and fail."""
@@ -350,12 +349,12 @@ class _UnfailingStream:
     def _put(self, line: bytes) -> bool:
         """Write a line. Return False if not even its beginning was written. What is left of it is written later."""
         data = self._rest + line
-        with suppress(OSError, ValueError):
-            while data:
-                count = self._raw.write(data)  # None, if it would block
-                if not count:
-                    break
+        try:
+            # The number is None if the write would block.
+            while data and (count := self._raw.write(data)):
                 data = data[count:]
+        except (OSError, ValueError):
+            pass
         is_begun = len(data) < len(line)
         self._rest = data if is_begun else data[: len(data) - len(line)]
         return is_begun
