@@ -301,3 +301,12 @@ async def test_serve_refuses_to_start_where_a_site_is_named_like_the_audience(
     env = service_env(database_url, audience="shop", host="127.0.0.1", port=str(free_port()))
     refused = await to_thread(run, "serve", cwd=tmp_path, env=env)
     assert (refused.returncode, "WXAUTH_AUDIENCE" in refused.stderr) == (1, True)
+
+
+async def test_a_client_for_devices_is_told_what_ready_made_tools_need(clients: Clients) -> None:
+    needed = "wxauth clients set kube --user-code"
+    assert needed in (await clients.do("add", "kube", "--device")).stderr
+    assert needed in (await clients.do("set", "kube", "--device")).stderr
+    assert needed not in (await clients.do("set", "kube", "--user-code", "--device")).stderr
+    assert "--user-code" not in (await clients.do("add", "shell", "--device", "--user-code")).stderr
+    assert "--user-code" not in (await clients.do(*SHOP)).stderr
