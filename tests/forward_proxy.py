@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import ssl
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from tests.listening import Listening, join
@@ -13,17 +15,30 @@ CREDENTIALS = f"{USER}:p%40ss%2Fword%3Aof-the-proxy"
 
 
 class ForwardProxy(Listening):
-    """A proxy that requires its user and password. `instead` replaces the response to CONNECT."""
+    """A proxy that requires its user and password. `instead` replaces the response to CONNECT.
 
-    def __init__(self, *, instead: Behaviour | None = None, on_connect: Behaviour | None = None) -> None:
-        super().__init__(self._pass)
+    `hosts` maps the names that this proxy alone can resolve to the addresses to connect to.
+    """
+
+    def __init__(
+        self,
+        *,
+        instead: Behaviour | None = None,
+        on_connect: Behaviour | None = None,
+        tls: ssl.SSLContext | None = None,
+        hosts: Mapping[str, str] | None = None,
+        forbids: str | None = None,
+    ) -> None:
+        super().__init__(self._pass, tls=tls)
+        self._hosts = hosts or {}
+        self._forbids = forbids
         self._instead = instead
         self._on_connect = on_connect
         self.heads: list[str] = []
 
     @property
     def url(self) -> str:
-        return f"http://{CREDENTIALS}@127.0.0.1:{self.port}"
+        return f"http{'s' if self._tls else ''}://{CREDENTIALS}@127.0.0.1:{self.port}"
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._on_connect is not None:
@@ -38,7 +53,10 @@ class ForwardProxy(Listening):
             writer.write(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
         elif head.startswith("CONNECT "):
             host, _, port = head.split(" ")[1].rpartition(":")
-            with_server = await asyncio.open_connection(host.strip("[]"), int(port))
+            if host == self._forbids:
+                writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+                return
+            with_server = await asyncio.open_connection(self._hosts.get(host, host.strip("[]")), int(port))
             writer.write(b"HTTP/1.1 200 Connection established\r\nVia: a proxy\r\n\r\n")
             await join(reader, writer, *with_server)
         else:

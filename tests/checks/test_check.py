@@ -33,7 +33,7 @@ from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
 from tests.receiver import Receiver
 from tests.sweeps import swept
-from tests.upstream import Upstream, abort, answer, hang, know_no_name
+from tests.upstream import Upstream, abort, answer, hang, know_no_name, raw
 from tests.world import MakeServices, Rows, Stage, with_part
 from wxauth.apps.managed_apps import ManagedApps
 from wxauth.checks.database import judge_schema, judge_server
@@ -801,6 +801,26 @@ async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Doctor, secr
         await doctor.says(
             of_app(), BAD, "the proxy returned status 407: check WXAUTH_WECHAT_PROXY", wechat_proxy=strange
         )
+
+
+async def test_a_proxy_that_leads_to_private_addresses_or_nowhere_is_reported(doctor: Doctor, secrets: Secrets) -> None:
+    secrets.add(PASSWORD)
+    secrets.add(CREDENTIALS)
+    name = "receivers_proxy"
+    refuse = raw(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+    async with ForwardProxy(instead=refuse) as proxy:
+        await doctor.says(name, OK, "refuses 127.0.0.1, 169.254.169.254", receivers_proxy=proxy.url)
+    async with ForwardProxy(forbids="169.254.169.254") as proxy:  # it connects to its own port
+        await doctor.says(name, BAD, f"connects to 127.0.0.1:{proxy.port}", receivers_proxy=proxy.url)
+        strange = proxy.url.replace(CREDENTIALS, "somebody:else")
+        await doctor.says(
+            name, BAD, "the proxy returned status 407: check WXAUTH_RECEIVERS_PROXY", receivers_proxy=strange
+        )
+    metadata = raw(b"HTTP/1.1 200 OK\r\n\r\n")
+    async with ForwardProxy(instead=metadata) as proxy:
+        await doctor.says(name, BAD, "connects to ", receivers_proxy=proxy.url)
+    nobody = f"http://{CREDENTIALS}@127.0.0.1:{free_port()}"
+    await doctor.says(name, BAD, "ConnectionRefusedError: check WXAUTH_RECEIVERS_PROXY", receivers_proxy=nobody)
 
 
 async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(doctor: Doctor) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -14,13 +15,15 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from tests.certificates import Authority
 from tests.clock import PATIENCE
 from tests.database_proxy import HURRIED, Proxy
-from tests.fakes import Clock
+from tests.fakes import Clock, Secrets
+from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.sweeps import Sweep
-from tests.upstream import Behaviour, Upstream, abort, endless, hang, in_pieces, raw
+from tests.upstream import Behaviour, Upstream, abort, endless, hang, in_pieces, know_no_name, raw
 from tests.world import Admin, Body, LogLines, Stage, bearer, body_of, leave, recorded, set_roles, until
 from wxauth.checks.runner import check_with
 from wxauth.core.clock import first_id_at
@@ -34,6 +37,7 @@ from wxauth.events.webhook_deliveries import LEASE, MAX_CONCURRENT, MAX_CONCURRE
 from wxauth.events.webhook_queries import LEASE_EVENT, Priority, lease_delivery, sweep_deliveries
 from wxauth.events.webhooks import Webhooks
 from wxauth.housekeeping.housekeeping import Pace, sweep_other_rows
+from wxauth.outbound.urls import NameResolver
 from wxauth.service.build import Timeouts
 from wxauth.service.resealing import reseal
 
@@ -841,3 +845,30 @@ async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_a_users_
     # The second attempt and the first attempt of the next event go out together, because only first attempts are
     # ordered.
     assert sorted(events) == sorted([("user.created", alice), ("user.created", bob), ("user.banned", alice)])
+
+
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+async def test_a_webhook_goes_through_the_proxy_which_alone_knows_its_name(
+    root: WebhookAdmin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secrets: Secrets
+) -> None:
+    secrets.add(PASSWORD)
+    authority, name = Authority(tmp_path), "hooks.example.com"
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    monkeypatch.setattr(NameResolver, "resolve", know_no_name)
+    async with (
+        Upstream(raw(NO_CONTENT), tls=authority.server(name)) as upstream,
+        ForwardProxy(hosts={name: "127.0.0.1"}) as proxy,
+    ):
+        root.client = await root.stage.make(receivers_proxy=proxy.url)
+        for local in ("localhost", "orders", "orders.local", "db.internal", "127.0.0.1", "169.254.169.254"):
+            refused = await root("POST", "", {"name": "local", "url": f"https://{local}/hook"})
+            problem = problem_of(refused, "invalid_request", 422)
+            assert problem["errors"][0]["field"] == "url"
+        await root.add(url=f"https://{name}:{upstream.port}/hook")
+        assert (await root("POST", "/orders/test")).json()["status"] == 204
+        assert [head.split()[1] for head in proxy.heads] == [f"{name}:{upstream.port}"]
+        root.client = await root.stage.make(receivers_proxy=proxy.url.replace(CREDENTIALS, "somebody:else"))
+        told = (await root("POST", "/orders/test")).json()
+        assert told["error"] == "can't connect through the proxy: the proxy returned status 407"

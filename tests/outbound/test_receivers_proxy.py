@@ -161,4 +161,3 @@ async def test_a_plain_url_of_the_private_network_does_not_use_the_proxy(authori
         assert (await transport.handle_async_request(request)).status_code == 200
         await transport.aclose()
         assert proxy.heads == []
-

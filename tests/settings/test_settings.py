@@ -177,6 +177,17 @@ OWN_RULES = {
         "http://http://proxy.internal:3128",
         *(f"http://wxauth:{password}@proxy.internal:3128" for password in UNENCODED),
     ],
+    "RECEIVERS_PROXY": [
+        "proxy.internal:3128",
+        "http://proxy.internal",
+        "socks5://wxauth:hunter2@proxy.internal:1080",
+        "https://wxauth:hunter2@proxy.internal:port",
+        "https://wxauth:hunter2@proxy.internal:99999",
+        "https://wxauth:hunter2@x@proxy.internal:3128",
+        "https://:hunter2@proxy.internal:3128",
+        "https://proxy.internal:3128/hunter2",
+        *(f"https://wxauth:{password}@proxy.internal:3128" for password in UNENCODED),
+    ],
     "REDIS_URL": [
         "http://:hunter2@redis",
         "redis://:hunter2@redis:port",

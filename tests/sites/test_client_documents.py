@@ -13,6 +13,7 @@ from mcp.shared.auth import AuthorizationCodeResult
 
 from tests.certificates import Authority
 from tests.docs import ROOT
+from tests.forward_proxy import ForwardProxy
 from tests.problems import problem_of
 from tests.sites.agents import AGENT, ASKING, BACK, DOCUMENT, HOST, Host
 from tests.sites.browsers import House, Tab, refused, sent
@@ -298,6 +299,27 @@ async def test_a_real_document_is_read_over_tls(house: House, tmp_path: Path) ->
         house.stage.clock.advance(seconds=1001)
         await client.get("/v1/authorize", params=asking)
         assert it.requests == ["/a", "/a"]
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+@pytest.mark.requirement("document-ssrf")
+async def test_a_document_is_fetched_through_the_proxy_only_if_the_settings_say_so(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, by_proxy: bool
+) -> None:
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    headers = "Content-Type: application/json\r\n"
+    async with (
+        Upstream(answer(DOCUMENT, headers=headers), tls=authority.server(HOST)) as upstream,
+        ForwardProxy(hosts={HOST: "127.0.0.1"}) as proxy,
+    ):
+        place = f"{HOST}:{upstream.port}"
+        client = await house.stage.make(
+            client_documents=place, receivers_proxy=proxy.url, receivers_proxy_documents=by_proxy
+        )
+        await client.get("/v1/authorize", params={**ASKING, "client_id": f"https://{place}/a"})
+        assert [head.split()[1] for head in proxy.heads] == ([place] if by_proxy else [])
+        assert upstream.requests == (["/a"] if by_proxy else [])
 
 
 @swept(

@@ -1,12 +1,15 @@
-"""The checks of each app's handler, which receives WeChat's messages from wxauth, and of the sign-up hook."""
+"""The checks of each app's handler of WeChat's messages, of the sign-up hook, and of the receivers' proxy."""
 
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode
+
+import httpx
 
 from wxauth.checks.result import CheckResult, bad, good
 from wxauth.core.clock import Clock
@@ -14,7 +17,8 @@ from wxauth.core.database import Database
 from wxauth.errors import PushNotForwarded, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login.sign_up_hook import HookFailed, SignUpHook
-from wxauth.outbound.receivers import ReceiverTransport
+from wxauth.outbound.connecting import Connector, Origin, Proxy, ProxyFailed
+from wxauth.outbound.receivers import CONNECT_TIMEOUT_SECONDS, receiver_transport_for
 from wxauth.push.forwarding import PushAnswer, PushRequest, send_to_handler
 from wxauth.push.queries import claim_signature
 from wxauth.push.receiving import ANSWER_SECONDS
@@ -25,6 +29,8 @@ from wxauth.wechat.messages import make_handshake
 # The `echostr` and the nonce in a handshake from WeChat are decimal numbers with up to this many digits.
 _ECHOSTR_DIGITS: Final = 19
 _NONCE_DIGITS: Final = 10
+# The proxy's own machine, and the metadata service of most clouds.
+_REFUSED_HOSTS: Final = ("127.0.0.1", "169.254.169.254")
 
 
 async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
@@ -68,7 +74,7 @@ async def _send_handshake(app: App, url: str, settings: Settings, *, echostr: st
     request = PushRequest(urlencode(query).encode(), content_type=None, is_forwarded=False, body=b"")
     async with (
         aclosing(Database(settings.database_url.get_secret_value())) as database,
-        aclosing(ReceiverTransport()) as transport,
+        aclosing(receiver_transport_for(settings)) as transport,
     ):
         # InvalidSignature is not expected, because no message of the same second has this random nonce.
         await claim_signature(database, signature, now=now)
@@ -76,9 +82,46 @@ async def _send_handshake(app: App, url: str, settings: Settings, *, echostr: st
             return await send_to_handler(transport, url, request, method="GET")
 
 
+async def check_receivers_proxy(settings: Settings) -> AsyncGenerator[CheckResult, None]:
+    """Ask `RECEIVERS_PROXY`, if it is set, for addresses that it must refuse, because wxauth cannot check addresses."""
+    if settings.receivers_proxy is None:
+        return
+    name = "receivers_proxy"
+    proxy = Proxy.at(settings.receivers_proxy.get_secret_value())
+    connector = Connector(proxy=proxy, tls=None)
+    targets = [Origin("https", host, port) for host in _REFUSED_HOSTS for port in sorted({443, proxy.port})]
+    outcomes = await asyncio.gather(*(_ask_for(connector, target) for target in targets))
+    for target, refusal in zip(targets, outcomes, strict=True):
+        if refusal is None:
+            text = _(
+                "connects to {host}, so whoever may set the URL of a webhook can reach that machine through the proxy. "
+                "Let the proxy refuse private and link-local addresses",
+                host=f"{target.host}:{target.port}",
+            )
+            yield bad(name, text)
+            return
+    refusals = [refusal for refusal in outcomes if refusal is not None]
+    if any(refusal.status not in (None, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED) for refusal in refusals):
+        yield good(name, _("responds, and refuses {hosts}", hosts=", ".join(_REFUSED_HOSTS)))
+    else:
+        yield bad(name, _("{reason}: check WXAUTH_RECEIVERS_PROXY", reason=refusals[0].args[0]))
+
+
+async def _ask_for(connector: Connector, target: Origin) -> ProxyFailed | None:
+    """Return why the proxy does not connect to a target; None if it does."""
+    try:
+        connection = await connector.connect(target, until=asyncio.get_running_loop().time() + CONNECT_TIMEOUT_SECONDS)
+    except ProxyFailed as exc:
+        return exc
+    except (httpx.ConnectError, httpx.ConnectTimeout):  # the proxy has connected, and TLS has failed
+        return None
+    connection.end()
+    return None
+
+
 async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
     """Send the sign-up hook, if there is one, a message of type `test` without a user."""
-    async with aclosing(ReceiverTransport()) as transport:
+    async with aclosing(receiver_transport_for(settings)) as transport:
         hook = SignUpHook(settings=settings, transport=transport, clock=clock)
         if not hook.is_on:
             return

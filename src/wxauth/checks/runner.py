@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Final
 
 from wxauth.checks.database import check_database, read_signing_keys
-from wxauth.checks.handlers import check_push_forward, check_sign_up_hook
+from wxauth.checks.handlers import check_push_forward, check_receivers_proxy, check_sign_up_hook
 from wxauth.checks.issuer import check_issuer, check_resource
 from wxauth.checks.redis import REDIS_PATIENCE_SECONDS, check_redis
 from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, judge_clock
@@ -69,6 +69,7 @@ async def check_with(
     async with aclosing(_transport(settings)) as transport:
         others = await asyncio.gather(
             _results_of("redis", check_redis(settings, patience=redis_patience)),
+            _results_of("receivers_proxy", check_receivers_proxy(settings)),
             _results_of("sign_up_hook", check_sign_up_hook(settings, clock=clock)),
             _results_of("issuer", issuer_check),
             *(_results_of(name, check) for name, check in resource_checks.items()),

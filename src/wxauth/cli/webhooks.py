@@ -35,8 +35,9 @@ from wxauth.events.schemas import (
 )
 from wxauth.events.webhooks import Webhooks
 from wxauth.i18n import lazy_gettext as _
-from wxauth.outbound.receivers import ReceiverTransport
+from wxauth.outbound.receivers import receiver_transport_for
 from wxauth.outbound.urls import NameResolver
+from wxauth.settings.settings import Settings
 from wxauth.terminal import word
 
 _check_name = checked(
@@ -180,7 +181,7 @@ def _types_of(webhook: WebhookAnswer) -> str:
 # With `seals`, the command stores a secret, which the service must be able to decrypt.
 def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]], *, seals: bool = False) -> T:
     async def run(parts: Parts) -> T:
-        async with aclosing(ReceiverTransport(resolve=parts[NameResolver].resolve)) as transport:
+        async with aclosing(receiver_transport_for(parts[Settings], parts[NameResolver])) as transport:
             parts[httpx.AsyncBaseTransport] = transport
             return await use(parts[Webhooks])
 

@@ -114,7 +114,7 @@ class ClientChanges:
             if "#" in uri:
                 raise WrongClient("backchannel_logout_uri", _("must not contain a fragment"))
             try:
-                await check_url(uri, resolver=self.resolver)
+                await check_url(uri, resolver=self.resolver, is_proxied=self.settings.receivers_proxy is not None)
             except WrongValue as exc:
                 raise WrongClient("backchannel_logout_uri", exc.text) from None
 

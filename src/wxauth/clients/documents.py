@@ -192,12 +192,16 @@ class ClientDocuments:
             if not await self.has_sessions(client_id):  # sessions show that the document has been valid before
                 raise
 
+    async def _fetch(self, url: str) -> tuple[bytes, timedelta]:
+        is_direct = not self.settings.receivers_proxy_documents
+        return await fetch(self.transport, url, self.patience, is_direct=is_direct)
+
     async def _read_document(self, client_id: str) -> tuple[ClientDocument, timedelta]:
-        body, fresh_time = await fetch(self.transport, client_id, self.patience)
+        body, fresh_time = await self._fetch(client_id)
         return document_in(client_id, body), fresh_time
 
     async def _read_keys(self, url: str) -> tuple[ClientKeys, timedelta]:
-        body, fresh_time = await fetch(self.transport, url, self.patience)
+        body, fresh_time = await self._fetch(url)
         try:
             return ClientKeys.read(read_loosely(body)), fresh_time
         except ValueError:  # including InvalidKey

@@ -19,7 +19,7 @@ from wxauth.core.background import cancel, once
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.outbound.connection import HttpAnswer
-from wxauth.outbound.receivers import ADDRESS_NOT_ALLOWED, USER_AGENT
+from wxauth.outbound.receivers import ADDRESS_NOT_ALLOWED, DIRECT, USER_AGENT
 from wxauth.outbound.transport import ANSWER
 from wxauth.settings.urls import host_of
 
@@ -57,11 +57,18 @@ class NotFetched(Exception):
         self.is_invalid = is_invalid or outcome is DocumentOutcome.REFUSED
 
 
-async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) -> tuple[bytes, timedelta]:
-    """Return the JSON at a URL, and the time for which to cache it. `patience` is in seconds. Raises: NotFetched."""
+async def fetch(
+    transport: httpx.AsyncBaseTransport, url: str, patience: float, *, is_direct: bool
+) -> tuple[bytes, timedelta]:
+    """Return the JSON at a URL, and the time for which to cache it. `patience` is in seconds. Raises: NotFetched.
+
+    With `is_direct`, the request does not use `RECEIVERS_PROXY`, because anyone can choose the URL of a document, and
+    wxauth cannot check to which address the proxy connects.
+    """
     headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
     try:
-        request = httpx.Request("GET", url, headers=headers, extensions={"max_body": MAX_DOCUMENT})
+        extensions = {"max_body": MAX_DOCUMENT, DIRECT: is_direct}
+        request = httpx.Request("GET", url, headers=headers, extensions=extensions)
         async with asyncio.timeout(patience):
             response = await transport.handle_async_request(request)
     except (httpx.InvalidURL, UnicodeError):  # the pattern of URLs accepts some invalid hosts

@@ -21,6 +21,7 @@ from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.i18n import WrongValue
 from wxauth.outbound.signatures import new_webhook_secret, shown_secret
 from wxauth.outbound.urls import NameResolver, check_url
+from wxauth.settings.settings import Settings
 from wxauth.web.pages import Page
 from wxauth_guard.errors import InvalidRequest
 
@@ -39,6 +40,7 @@ class Webhooks:
     database: Database
     deliveries: Deliveries
     name_resolver: NameResolver
+    settings: Settings
 
     async def add(self, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> NewWebhookAnswer:
         """Add a webhook, which receives all types of events if `types` is empty. Only this answer contains the secret.
@@ -209,7 +211,7 @@ class Webhooks:
 
     async def _check_url(self, url: str) -> None:
         try:
-            await check_url(url, resolver=self.name_resolver)
+            await check_url(url, resolver=self.name_resolver, is_proxied=self.settings.receivers_proxy is not None)
         except WrongValue as exc:
             raise InvalidRequest.of("url", exc.text) from None
 

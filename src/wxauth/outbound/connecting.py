@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -37,12 +37,18 @@ AddressInfo = tuple[Any, ...]
 class ProxyFailed(httpx.ConnectError):
     """The proxy is unreachable, or refuses a connection or a request. The server has not received a request."""
 
+    status: int | None = None  # that the proxy returned in response to CONNECT
+
 
 class Refused(OSError):
     """The proxy refuses a tunnel or sends unexpected data after it, or no allowed address has been found.
 
     The message contains no text from the proxy.
     """
+
+    def __init__(self, reason: Text, *, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class Origin(NamedTuple):
@@ -60,20 +66,20 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    scheme: ClassVar = "http"  # wxauth reaches the proxy without TLS
+    scheme: str  # of the connection to the proxy; WECHAT_PROXY allows only http
     host: str
     port: int
     authorization: bytes = field(repr=False)  # a header field
 
     @classmethod
     def at(cls, url: str) -> Self:
-        """Return the proxy at `http://[user:password@]host:port`, which the settings have checked."""
+        """Return the proxy at `http[s]://[user:password@]host:port`, which the settings have checked."""
         parts = urlsplit(url)
         authorization = b""
         if parts.username is not None:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             authorization = b"Proxy-Authorization: Basic %b\r\n" % base64.b64encode(credentials.encode())
-        return cls(parts.hostname or "", parts.port or 80, authorization)
+        return cls(parts.scheme, parts.hostname or "", parts.port or 80, authorization)
 
 
 Resolve = Callable[[Origin | Proxy], Coroutine[Any, Any, Sequence[AddressInfo]]]  # raises OSError, ValueError
@@ -105,6 +111,8 @@ class Connector:
                 async with asyncio.timeout_at(until):
                     connection = await self._open(proxy or origin)
                     undo.callback(connection.end)
+                    if proxy is not None and proxy.scheme == "https":
+                        connection = await self._secured(connection, proxy.host)
                     if proxy is not None and is_https:
                         await _ask_for_tunnel(connection, proxy, origin)
                     is_at_proxy = False
@@ -188,7 +196,9 @@ def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
         case _:
             reason = type(exc).__name__  # the message might contain text from the peer
     if is_at_proxy:
-        return ProxyFailed(_("can't connect through the proxy: {reason}", reason=reason))
+        failure = ProxyFailed(_("can't connect through the proxy: {reason}", reason=reason))
+        failure.status = exc.status if isinstance(exc, Refused) else None
+        return failure
     return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else httpx.ConnectError(reason)
 
 
@@ -198,7 +208,7 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
     request = head.encode() + proxy.authorization + b"\r\n"
     answer = await connection.ask(request, max_body=_MAX_REFUSAL, has_body=False)
     if not httpx.codes.is_success(answer.status):
-        raise Refused(_("the proxy returned status {status}", status=answer.status))
+        raise Refused(_("the proxy returned status {status}", status=answer.status), status=answer.status)
     # In TLS, the client sends the first bytes, so the proxy itself must have sent these bytes.
     if answer.body:
         raise Refused(_("the proxy returned more data than requested"))

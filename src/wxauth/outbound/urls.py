@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from wxauth.core.background import once
 from wxauth.i18n import WrongValue, lazy_gettext as _
-from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
+from wxauth.settings.addresses import Scheme, is_local_host, is_refused, numeric_addresses_of
 from wxauth.settings.types import LAST_PORT
 from wxauth.settings.urls import MAX_URL
 from wxauth_guard.urls import is_http_url
@@ -63,14 +63,21 @@ class NameResolver:
             addresses.set_exception(exc)
 
 
-async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool = True) -> None:
+async def check_url(
+    text: str, *, resolver: NameResolver, resolves_https: bool = True, is_proxied: bool = False
+) -> None:
     """Check that a receiver's URL uses https, or http if every address of its host is private or loopback.
 
     The name of an https URL must not resolve to an address that wxauth never connects to, such as a link-local address.
     An https URL is accepted even if its name does not resolve now, because each connection checks the address again. If
-    `resolves_https` is False, the host of an https URL is checked only if it is an address in place of a name.
+    `resolves_https` is False, the host of an https URL is checked only if it is an address in place of a name. If the
+    requests will go through a proxy (`is_proxied`), the names of https URLs are not resolved either.
     """
     scheme, name = _scheme_and_name(text)
+    if is_proxied and scheme == "https":
+        if is_local_host(name):
+            raise WrongValue(_("must have a host that RECEIVERS_PROXY can reach, and not one of a private network"))
+        return
     try:
         if scheme == "http" or resolves_https:
             addresses = await resolver.resolve(name)

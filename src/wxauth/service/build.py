@@ -40,7 +40,7 @@ from wxauth.limits.rate_limits import RateLimiter
 from wxauth.login.count_queries import LoginCounts
 from wxauth.login.proofs import LoginLimiter
 from wxauth.login.refusals import Refusals
-from wxauth.outbound.receivers import ReceiverTransport
+from wxauth.outbound.receivers import receiver_transport_for
 from wxauth.outbound.urls import NameResolver
 from wxauth.phones import phones
 from wxauth.phones.phones import Phones
@@ -215,7 +215,7 @@ def _add_tokens(parts: Parts, settings: Settings) -> None:
 
 def _add_outbound(parts: Parts, limiters: _Limiters, timeouts: Timeouts) -> None:
     parts.make(NameResolver)
-    parts[httpx.AsyncBaseTransport] = ReceiverTransport(resolve=parts[NameResolver].resolve)
+    parts[httpx.AsyncBaseTransport] = receiver_transport_for(parts[Settings], parts[NameResolver])
     logouts = parts.make(BackchannelLogouts, patience=timeouts.backchannel_logouts)
     parts.make(Deliveries, logouts=logouts, patience=timeouts.webhooks)
     clock = parts[Clock]

@@ -75,6 +75,7 @@ _NEVER_ALLOWED: Final = _METADATA + tuple(
         ),
     )
 )
+_LOCAL_DOMAINS: Final = (".localhost", ".local", ".internal")
 _NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052; the last 32 bits are an IPv4 address
 
 
@@ -117,6 +118,19 @@ def numeric_addresses_of(host: str) -> Sequence[str]:
 
 def _addresses_in(entries: Iterable[tuple[Any, ...]]) -> list[str]:
     return list(dict.fromkeys(str(entry[-1][0]) for entry in entries))
+
+
+def is_local_host(host: str) -> bool:
+    """Return whether wxauth must not ask a proxy for this host, because the proxy might reach another machine.
+
+    wxauth cannot check the address to which a proxy connects. So it refuses addresses that it never connects to, the
+    loopback addresses, which would be the proxy's own, and names that a private network resolves.
+    """
+    name = host.strip("[]").removesuffix(".").lower()
+    addresses = numeric_addresses_of(name)
+    if addresses:
+        return any(is_refused(address, "https") or plain_address(address).is_loopback for address in addresses)
+    return "." not in name or name.endswith(_LOCAL_DOMAINS)
 
 
 def is_refused(address: str, scheme: Scheme) -> bool:

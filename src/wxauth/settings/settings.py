@@ -84,6 +84,7 @@ class ClientCommandSettings(DatabaseSettings):
 
     audience: types.Audience = _DEFAULT_AUDIENCE
     apps: AppList = ()
+    receivers_proxy: types.OrNone[urls.ReceiversProxyUrl] = None
     resources: Resources = ()
 
 
@@ -118,6 +119,9 @@ class Settings(DatabaseSettings):
     wechat_open_url: urls.SecureUrl = WECHAT_OPEN_URL
     wechat_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
     wechat_proxy: types.OrNone[urls.ProxyUrl] = None
+
+    receivers_proxy: types.OrNone[urls.ReceiversProxyUrl] = None
+    receivers_proxy_documents: bool = False
 
     phone_policy: types.PhonePolicy = "move"
     link_phone_days: Annotated[types.Days, Field(ge=1)] = 60

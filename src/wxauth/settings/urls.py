@@ -194,6 +194,11 @@ def _check_proxy_url(value: SecretStr) -> None:
     _checked_parts(value.get_secret_value(), pattern, "http://user:password@host:3128")
 
 
+def _check_receivers_proxy(value: SecretStr) -> None:
+    pattern = rf"https?://(?!:){_USER}{_HOST}{_PORT}/?"
+    _checked_parts(value.get_secret_value(), pattern, "http://user:password@host:3128, https://user:password@host:3129")
+
+
 def _check_redis_url(value: SecretStr) -> None:
     example = "redis://host:6379/0, redis+sentinel://host:26379,host:26379/name, redis+cluster://host:6379,host:6379"
     _checked_parts(value.get_secret_value(), "|".join(_REDIS_FORMS), example)
@@ -261,6 +266,7 @@ SecureUrl = Annotated[str, checked(_check_secure_url)]
 IssuerUrl = Annotated[str, checked(_check_issuer)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 ProxyUrl = Annotated[SecretStr, checked(_check_proxy_url)]
+ReceiversProxyUrl = Annotated[SecretStr, checked(_check_receivers_proxy)]
 RedisUrl = Annotated[SecretStr, checked(_check_redis_url)]
 WebOrigin = Annotated[str, checked(_check_origin)]
 HookUrl = Annotated[str, checked(_check_hook_url)]
