@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.checks.conftest import BAD, OK, Doctor
-from tests.limits.test_redis_hosts import is_up
-from tests.processes import free_port, until
+from tests.processes import free_port, is_served, until
 from tests.programs import needs
 from tests.upstream import FakeRedis
 
@@ -30,7 +29,7 @@ def ports(tmp_path: Path) -> Iterator[dict[str, int]]:
             command = [needs("redis-server"), str(configuration)]
             server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tmp_path))
             stack.callback(server.kill)
-            until(lambda name=name: is_up(found[name]))  # type: ignore[misc]
+            until(lambda name=name: is_served(found[name]))  # type: ignore[misc]
         yield found
 
 

@@ -1,5 +1,6 @@
 """The functions in the database find wxauth's tables whatever the search_path of the writer is."""
 
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.core.test_backup import run_program
 from tests.databases import scripts_of_next_version
+from tests.programs import postgres_program
 from tests.world import Rows
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
@@ -37,6 +38,10 @@ WRITES = """
     DELETE FROM public.identities;
     DELETE FROM public.users;
 """
+
+
+def run_program(name: str, *arguments: str) -> None:
+    subprocess.run([postgres_program(name), *arguments], check=True, capture_output=True)
 
 
 async def paths(rows: Rows) -> dict[str, str | None]:
