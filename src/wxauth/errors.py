@@ -132,7 +132,7 @@ class WeChatRateLimited(WeChatError, code="wechat_rate_limited", status=429):
 class WeChatUnavailable(WeChatError, code="wechat_unavailable", status=503):
     """WeChat is busy, failing or unreachable."""
 
-    title = _("WeChat is busy. Please try again.")
+    title = _("WeChat isn't available right now. Please try again.")
     retry_after = 3
 
 
@@ -140,6 +140,7 @@ class WeChatTimeout(WeChatError, code="wechat_timeout", status=504):
     """WeChat did not respond in time."""
 
     title = _("WeChat didn't respond in time. Please try again.")
+    retry_after = 3
 
 
 class WeChatBadResponse(WeChatError, code="wechat_bad_response", status=502):

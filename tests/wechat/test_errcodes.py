@@ -255,5 +255,7 @@ async def test_only_a_failed_connect_is_tried_again(
 ) -> None:
     before = len(stage.wechat.calls)
     stage.wechat.answers(*[failure] * calls)
-    problem_of(await stage.login.ask(), code, status)
+    answer = await stage.login.ask()
+    problem_of(answer, code, status)
+    assert answer.headers.get("retry-after") == ("3" if status in (503, 504) else None)
     assert len(stage.wechat.calls) == before + calls

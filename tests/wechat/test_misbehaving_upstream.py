@@ -81,6 +81,20 @@ async def test_a_refused_connect_is_tried_on_the_fallback_host(service_asking: S
     assert line["reason"] == "ConnectionRefusedError"
 
 
+@pytest.mark.parametrize("fallback", [None, "http://127.0.0.1:{port}/relay"])
+async def test_a_wechat_that_cannot_be_reached_is_not_called_busy_and_no_other_host_is_named(
+    service_asking: ServiceAsking, fallback: str | None
+) -> None:
+    port = free_port()
+    url = fallback and fallback.format(port=port)
+    refused = await log_in(await service_asking(f"http://127.0.0.1:{port}", wechat_fallback_url=url))
+    assert "busy" not in problem_of(refused, "wechat_unavailable", 503)["title"]
+    assert refused.headers["retry-after"] == "3"
+    [line] = service_asking.stage.logged("wechat_not_connected")
+    assert line["host"] == f"127.0.0.1:{port}"
+    assert "next_host" not in line
+
+
 @pytest.mark.slow
 async def test_a_tls_handshake_that_hangs_leaves_the_fallback_host_its_time(service_asking: ServiceAsking) -> None:
     async with Upstream(OK, on_connect=hang) as upstream, Upstream(OK) as fallback:

@@ -199,7 +199,7 @@ class WeChat:
                         "wechat_not_connected",
                         reason=str(exc),
                         host=str(host),
-                        next_host=str(self._fallback),
+                        **({} if str(self._fallback) == str(host) else {"next_host": str(self._fallback)}),
                         what_to_change="network or WECHAT_PROXY: see 'wxauth check'",
                     )
                     host = self._fallback
