@@ -1,4 +1,5 @@
 /* eslint-disable */
+// @ts-nocheck
 // This module logs in to a website whose code this phone has scanned. wxauth-scan.d.ts documents it.
 import { AuthError } from './wxauth.js'
 

@@ -1,4 +1,5 @@
 /* eslint-disable */
+// @ts-nocheck
 // This module logs in to a website that this mini-program shows in a web-view. wxauth-site.d.ts documents it.
 import { AuthError } from './wxauth.js'
 

@@ -1,4 +1,5 @@
 /* eslint-disable */
+// @ts-nocheck
 // This module manages a mini-program's session, as wxauth.d.ts documents it.
 
 // The codes of errors after which a second attempt can succeed.

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -103,11 +105,29 @@ test('what the client uses of WeChat is as old as the guides say', () => {
 
 async function tsc(config, compiler = 'typescript') {
   const program = here(`../node_modules/${compiler}/bin/tsc`)
-  const compiling = promisify(execFile)(process.execPath, [program, '--pretty', 'false', '-p', here(`types/${config}`)])
+  const compiling = promisify(execFile)(process.execPath, [program, '--pretty', 'false', '-p', resolve(here('types'), config)])
   await compiling.catch((failure) => assert.fail(failure.stdout))
 }
 
-test('tsc finds the client as its types say', () => tsc('tsconfig.client.json'))
+/** Run tsc over copies of the client's files as `change` makes them, in a project that checks JavaScript. */
+async function checkCopies(t, options, change) {
+  const folder = mkdtempSync(join(tmpdir(), 'project-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  symlinkSync(here('../node_modules'), join(folder, 'node_modules'))
+  const from = here('../../../clients/miniprogram/')
+  for (const name of readdirSync(from).filter((each) => /\.(js|d\.ts)$/.test(each)))
+    writeFileSync(join(folder, name), change(readFileSync(from + name, 'utf8')))
+  const config = { extends: here('types/tsconfig.json'), compilerOptions: { allowJs: true, checkJs: true, ...options } }
+  const files = ['wxauth.js', 'wxauth-scan.js', 'wxauth-site.js']
+  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ ...config, files }))
+  await tsc(join(folder, 'tsconfig.json'))
+}
+
+test('tsc finds the client as its types say', (t) => {
+  const options = { noImplicitAny: false, useUnknownInCatchVariables: false }
+  return checkCopies(t, options, (text) => text.replace('// @ts-nocheck\n', ''))
+})
+test('a project that checks its JavaScript strictly finds no fault with the copies', (t) => checkCopies(t, {}, (text) => text))
 test('a native mini-program uses each member by its type, and wx fits', () => tsc('tsconfig.json'))
 test('uni of uni-app fits, and what its own requests take', () => tsc('tsconfig.uni.json'))
 test('wx of a mini-game fits', () => tsc('tsconfig.minigame.json'))
