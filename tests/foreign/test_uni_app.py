@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.docs import block
 from tests.processes import dev_with_sibling, environment
 from tests.programs import ROOT, needs, needs_node, output_of, run_node_tests
 
@@ -38,6 +40,46 @@ def test_the_developer_tools_find_the_project_to_open(built: Path) -> None:
         assert all((built / f"{page}.{suffix}").is_file() for suffix in ("js", "json", "wxml"))
     project = json.loads((built / "project.config.json").read_text())
     assert (project["appid"], project["setting"]["urlCheck"]) == ("touristappid", False)
+
+
+OFFER = """
+<template>
+  <view><text>{{ count }}</text><button class="more" @tap="count += 1">+</button><buy-button id="tea" /></view>
+</template>
+<script setup>
+import { ref } from 'vue'
+import BuyButton from '../../components/buy-button/buy-button.vue'
+const count = ref(0)
+</script>
+"""
+BUY_BUTTON = """
+<template>
+  <view><text>{{ bought }}</text><button class="buy" @tap="bought += 1">+</button></view>
+</template>
+<script setup>
+import { ref } from 'vue'
+const bought = ref(0)
+</script>
+"""
+"""A page and its component, whose handlers only the markup names."""
+
+
+@pytest.mark.node
+def test_a_project_of_hbuilderx_is_built_where_it_is_and_its_components_are_tapped(tmp_path: Path) -> None:
+    needs_node(EXAMPLE)
+    needs("npm")
+    shop, built = tmp_path / "shop", tmp_path / "built"
+    shutil.copytree(EXAMPLE / "src", shop)
+    for name, text in {"pages/offer/offer.vue": OFFER, "components/buy-button/buy-button.vue": BUY_BUTTON}.items():
+        (shop / name).parent.mkdir(parents=True)
+        (shop / name).write_text(text)
+    pages = json.loads((shop / "pages.json").read_text())
+    pages["pages"].append({"path": "pages/offer/offer"})
+    (shop / "pages.json").write_text(json.dumps(pages))
+    *_, command = block("docs/build/mini-program-frameworks.md", "examples/uni-app shop-build").splitlines()
+    env = environment(UNI_OUTPUT_DIR=str(built))
+    output_of("sh", "-ec", command.replace("/path/to/shop", str(shop)), cwd=EXAMPLE, env=env)
+    run_node_tests("uni-app/fire.test.js", {"BUILT": str(built)})
 
 
 def test_the_uni_app_example_has_the_native_examples_simulation() -> None:

@@ -31,7 +31,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     needs("npm")
     folder = tmp_path_factory.mktemp("uni-app-vue2")
     shutil.copytree(EXAMPLE / "src", folder / "shop")
-    *_, command = block("docs/build/mini-program-frameworks.md", "UNI_INPUT_DIR=").splitlines()
+    *_, command = block("docs/build/mini-program-frameworks.md", "examples/uni-app-vue2 shop-build").splitlines()
     command = command.replace("/path/to/shop", str(folder / "shop"))
     output_of("sh", "-ec", command, cwd=EXAMPLE, env=environment(UNI_OUTPUT_DIR=str(folder / "built")))
     return folder / "built"

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.conftest import UNHURRIED
+from tests.docs import block, both_languages, guide
 from tests.fakes import Clock
 from tests.processes import serving
 from tests.programs import NODE_TESTS, run_node_tests
@@ -106,3 +107,12 @@ def test_the_client_for_mini_programs(file: str, world: dict[str, str]) -> None:
 @pytest.mark.parametrize("compiler", ["babel", "tsc"])
 def test_the_client_compiled_to_es5_is_the_same(compiler: str, world: dict[str, str]) -> None:
     run_node_tests("miniprogram/compiled.js", {**world, "COMPILER": compiler})
+
+
+@pytest.mark.foreign
+@both_languages
+def test_http_libraries_send_their_requests_with_the_guides_adapters(language: str, world: dict[str, str]) -> None:
+    page = guide("mini-program-frameworks", language)
+    names = {"LUCH": "luch-request", "AXIOS": "axios.create", "ALOVA": "createAlova"}
+    blocks = {name: block(page, words) for name, words in names.items()}
+    run_node_tests("adapters/adapters.test.js", {**world, **blocks})
