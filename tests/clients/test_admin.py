@@ -227,6 +227,15 @@ async def test_a_sites_claims_are_set_and_cleared_and_a_client_for_phones_has_no
         await desk.refuse("claims", "PATCH", "supabase", claims=wrong)
 
 
+async def test_the_lifetime_of_id_tokens_is_at_most_that_of_a_session(desk: Desk) -> None:
+    await desk.add("shop", redirect_uris=SITE["redirect_uris"], id_token_ttl=60)
+    assert (await desk.change("shop", id_token_ttl=30 * 86400))["id_token_ttl"] == 30 * 86400
+    for wrong in (30 * 86400 + 1, 59, "900", 900.0, True):
+        await desk.refuse("id_token_ttl", "PATCH", "shop", id_token_ttl=wrong)
+    await desk.refuse("id_token_ttl", "POST", name="club", redirect_uris=SITE["redirect_uris"], id_token_ttl=10**9)
+    assert (await desk.change("shop", id_token_ttl=None))["id_token_ttl"] is None
+
+
 async def test_changes_at_once_are_all_kept_and_wait_for_no_scan_that_is_just_starting(desk: Desk, rows: Rows) -> None:
     await desk.add("shop", **SITE)
     changes: Body = {"title": "Shop", "near": False, "email_domain": "example.org", "scopes": ["openid"]}

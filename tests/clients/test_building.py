@@ -19,6 +19,11 @@ SCHEME, HOST, PORT, CHARACTERS = (
 )
 MANY = [f"https://shop.example.com/{n}" for n in range(101)]
 URIS = {"redirect_uris": SITE["redirect_uris"]}
+ADDRESSES_OF_NO_USER = (
+    *("a@shop.example", "$$attributes.mail", "$user.id", "$openid", "$user.unionid", "$user.roles"),
+    *(None, ["$attributes.mail"], {"a": "$attributes.mail"}, 7),
+)
+VERIFIED = {"email": "$attributes.mail", "email_verified": True}
 
 
 def refusal(options: Mapping[str, Any]) -> tuple[str, str]:
@@ -115,6 +120,23 @@ def test_a_redirect_uri_that_is_refused_is_told_which_rule_it_breaks(field: str,
         ("email_domain", {"email_domain": "example"}),
         ("id_token_alg", {"id_token_alg": "HS256"}),
         ("id_token_alg", {"id_token_alg": "none"}),
+        *(("id_token_ttl", {"id_token_ttl": ttl}) for ttl in (0, 59, -1, True, 60.5, "60", 2**62)),
+        ("email_domain", {"claims": {"email": "$attributes.mail"}}),
+        *(
+            ("claims", {"email_domain": None, "claims": claims})
+            for claims in (
+                *({"email": email} for email in ADDRESSES_OF_NO_USER),
+                {"Email": "$attributes.mail"},
+                {"email_verified": False},
+                *({"email": "$attributes.mail", "email_verified": value} for value in ("true", 1, None, "$openid")),
+                {"email": "$attributes.mail", "EMAIL_VERIFIED": True},
+            )
+        ),
+        ("i_verify_this_address", {"email_domain": None, "claims": VERIFIED}),
+        (
+            "omit_email_verified",
+            {"email_domain": None, "claims": {**VERIFIED, "email_verified": False}, "omit_email_verified": True},
+        ),
     ],
 )
 def test_a_site_with_a_wrong_field_is_refused_by_its_name(field: str, changes: dict[str, Any]) -> None:

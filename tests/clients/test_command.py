@@ -204,6 +204,23 @@ async def test_given_fields_of_a_site_are_changed_and_an_empty_text_clears_a_fie
     ]
 
 
+async def test_a_site_says_how_long_id_tokens_live_and_what_they_say_of_addresses(clients: Clients) -> None:
+    await clients.do(*SHOP, "--id-token-ttl", "28800", "--email-domain", "wx.invalid", "--omit-email-verified")
+    assert await clients.only("id_token_ttl", "omit_email_verified") == [28800, True]
+    mine = ("--claim", "email=$attributes.mail", "--claim", "email_verified=true")
+    await clients.do("set", "shop", "--email-domain", "", "--no-omit-email-verified", "--id-token-ttl", "")
+    done = await clients.run("set", "shop", *mine)
+    assert done.returncode == 2
+    assert "--i-verify-this-address" in done.stderr
+    assert "can take over accounts in the product" in " ".join(done.stderr.split())
+    await clients.do("set", "shop", *mine, "--i-verify-this-address")
+    assert await clients.only("id_token_ttl", "omit_email_verified", "claims") == [
+        *(None, False, {"email": "$attributes.mail", "email_verified": True})
+    ]
+    for ttl in ("59", "2592001", "1h"):
+        assert (await clients.run("set", "shop", "--id-token-ttl", ttl)).returncode == 2
+
+
 async def test_a_site_shares_logins_leaves_out_pkce_and_gets_claims_until_that_is_changed(clients: Clients) -> None:
     given = ("--claim", "tier=$attributes.tier", "--claim", 'team={"id": 7}', "--claim", "n=1", "--claim", "a=b=c")
     await clients.do(*SHOP, "--sso", "--no-pkce", *given)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.docs import ROOT, both_languages, code_blocks, guide, openapi, table, uncommented
 from wxauth.cli.clients import clients
+from wxauth.clients.rules import build_client
 
 GUIDES = [guide(name) for name in ("websites", "website-sessions", "website-codes")]
 PRODUCTS = ROOT / "examples/products"
@@ -88,6 +89,16 @@ def test_the_command_of_each_product_adds_what_the_table_says(language: str) -> 
         options = [*given["scopes"], *(["--email-domain"] if given["email_domain"] else [])]
         options += ["--no-pkce"] if given["pkce"] == "optional" else []
         assert said[page.stem].split() == options, page.name
+
+
+@both_languages
+def test_the_commands_for_products_with_other_claims_are_right(language: str) -> None:
+    for command in code_blocks(guide("openid-provider", language), "sh")[1:]:
+        _wxauth, group, verb, *words = shlex.split(command)
+        with clients.commands[verb].make_context(verb, words) as context:
+            fields = {name: value for name, value in context.params.items() if value is not None}
+        build_client(fields.pop("client_name"), {"device": True, **fields})
+        assert (group, fields["claims"].keys() <= {"email", "preferred_username", "groups"}) == ("clients", True)
 
 
 def test_the_guides_show_two_places_of_the_site() -> None:

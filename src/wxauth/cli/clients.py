@@ -69,7 +69,8 @@ def _option_of(field: str) -> str:
         return "--no-pkce"
     # For example, the fields `is_public`, `account_app_id` and `redirect_uris` become --public, --account and
     # --redirect-uri.
-    name = field.removeprefix("is_").removesuffix("_id").removesuffix("_app").removesuffix("s")
+    name = field.removeprefix("is_").removesuffix("_id").removesuffix("_app")
+    name = name if name.endswith("ss") else name.removesuffix("s")
     return f"--{name.replace('_', '-')}"
 
 
@@ -83,6 +84,7 @@ _ARGUMENTS_BY_FIELD: Final[Mapping[str, Mapping[str, Any]]] = {
     "redirect_uris": {"multiple": True},
     "logout_uris": {"multiple": True},
     "resources": {"multiple": True, "metavar": "URL"},
+    "id_token_ttl": {"metavar": "SECONDS"},
     "pkce": {"type": None, "flag_value": "optional", "help": _NO_PKCE},
     "logo": {"callback": checked(read_picture), "metavar": "FILE", "help": _LOGO},
     "claims": {"multiple": True, "callback": checked(_claims), "metavar": "NAME=VALUE", "help": _CLAIM},

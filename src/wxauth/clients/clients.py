@@ -19,6 +19,7 @@ from wxauth.core.database import Database, Transaction
 from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.errors import NameTaken, NotFound, StorageUnavailable, no_such
 from wxauth.i18n import WrongValue, lazy_gettext as _
+from wxauth.keys.queries import keep_for_id_tokens
 from wxauth.outbound.urls import NameResolver, check_url
 from wxauth.random_secrets import hash_of, new_secret
 from wxauth.settings.apps import AppKind
@@ -99,11 +100,16 @@ class ClientChanges:
             changed_fields = [field for field, value in values.items() if value != getattr(before, field)]
             if changed_fields:
                 await transaction.run(queries.CHANGE, client=after)
+                await _keep_keys(transaction, after, now=now)
                 data = {"name": name, "scopes": after.scopes, "fields": changed_fields}
                 await record_event(transaction, EventType.CLIENT_CHANGED, by=by, at=now, data=data)
         return before.model_copy(update=values)
 
     async def _check_references(self, values: Mapping[str, Any], kinds: Mapping[str, AppKind]) -> None:
+        longest_session = self.settings.web_session_max_age
+        if (values.get("id_token_ttl") or 0) > longest_session:
+            text = _("must be at most WXAUTH_WEB_SESSION_MAX_AGE, which is {n} seconds", n=longest_session)
+            raise WrongClient("id_token_ttl", text)
         for field, (kind, rule) in APP_FIELDS.items():
             app_id = values.get(field)
             # An unknown app counts as a mini-program, which might be added later.
@@ -136,12 +142,18 @@ async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR
     async with database.begin() as transaction:
         is_added = await transaction.value(queries.ADD, client=client, secret_hash=secret_hash, now=now) is not None
         if is_added:
+            await _keep_keys(transaction, client, now=now)
             data = {"name": client.name, "scopes": client.scopes}
             await record_event(transaction, EventType.CLIENT_ADDED, by=by, at=now, data=data)
     if not is_added:
         sessions_left = await database.value(queries.SESSIONS_LEFT, name=client.name)
         raise NameTaken(_NAME_TAKEN if sessions_left is None else f"{_NAME_REMOVED}: {sessions_left} are left")
     return None if secret is None else Credentials(client.name, secret)
+
+
+async def _keep_keys(transaction: Transaction, client: Client, *, now: datetime) -> None:
+    if client.id_token_alg is not None and client.id_token_ttl is not None:
+        await keep_for_id_tokens(transaction, alg=client.id_token_alg, ttl=client.id_token_ttl, now=now)
 
 
 async def renew_secret(

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import Text
+from sqlalchemy import BigInteger, Text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
@@ -89,6 +89,13 @@ class Client(SQLModel):
     near: bool = _flag("Require the phone and the browser to be on the same network.")
     user_code: bool = _flag("Let users enter this site's login codes by hand.")
     email_domain: str | None = _text("Give each user a made-up e-mail address in this domain.")
+    omit_email_verified: bool = _flag(
+        "Leave the claim `email_verified` out, for products that refuse false, but not an absent value."
+    )
+    i_verify_this_address: bool = _flag(
+        "Confirm that you have verified each address in the claim `email`, which `email_verified` as true requires. "
+        "Whoever can write this address can take over accounts in the product."
+    )
     link: bool = _flag(
         "Allow logins from phone browsers outside WeChat. The user opens WeChat with a link, and then enters the "
         "number from WeChat in the browser."
@@ -105,6 +112,13 @@ class Client(SQLModel):
         sa_type=Text,
         description="The algorithm that signs the site's id_tokens. Null: `RS256`.",
         schema_extra={"examples": ["RS256"]},
+    )
+    id_token_ttl: int | None = Field(
+        default=None,
+        sa_type=BigInteger,
+        description="The lifetime of the site's id_tokens in seconds, 60 to `WXAUTH_WEB_SESSION_MAX_AGE`, but never "
+        "beyond the end of the session. Null: that of an access token.",
+        schema_extra={"examples": [86400]},
     )
     resources: list[str] = _uris(
         "Resources from `WXAUTH_RESOURCES`. A site may request tokens for these resources. A service can introspect "
@@ -173,7 +187,7 @@ SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], o
     "email": {
         "email": lambda user, client: f"{user.id}@{client.email_domain}" if client.email_domain else None,
         # Nobody can receive e-mail at the made-up address.
-        "email_verified": lambda _, client: False if client.email_domain else None,
+        "email_verified": lambda _, client: False if client.email_domain and not client.omit_email_verified else None,
     },
     ROLES_SCOPE: {"roles": lambda user, _: user.roles or None},
     OFFLINE_ACCESS: {},

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Self
 
 from fastapi import Depends
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, create_model, model_validator
 from pydantic.fields import FieldInfo
 
 from wxauth.clients import clients, queries
@@ -37,7 +37,8 @@ _HAS_NO_SECRET: Final = InvalidRequest.of("name", clients.CLIENT_IS_PUBLIC)
 
 def _optional(field: FieldInfo) -> tuple[Any, Any]:
     # A plain bool would also accept strings and numbers, such as "yes" and 1.
-    kind: Any = StrictBool if field.annotation is bool else field.annotation
+    strict: Mapping[Any, Any] = {bool: StrictBool, int | None: StrictInt}
+    kind: Any = strict.get(field.annotation, field.annotation)
     return kind | None, Field(default=None, description=field.description)
 
 

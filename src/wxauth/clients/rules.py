@@ -19,8 +19,8 @@ from wxauth.clients.redirect_uris import check_uris
 from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT
 from wxauth.i18n import Text, WrongValue, lazy_gettext as _
 from wxauth.settings.apps import APP_ID, AppKind, check_logo
-from wxauth.settings.claims import check_claims
-from wxauth.settings.types import check_title, match_check
+from wxauth.settings.claims import check_claims_of_client
+from wxauth.settings.types import CENTURY_SECONDS, check_title, match_check
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 # A client is an actor in the audit trail, so its name must not look like a user's id, or be the name of one of these
@@ -42,12 +42,18 @@ APP_FIELDS: Final[Mapping[str, tuple[AppKind, Text]]] = {
     "account_app_id": ("official_account", _("must be the app_id of a service account")),
     "website_app_id": ("website", _("must be the app_id of a website app")),
 }
+_MIN_ID_TOKEN_TTL: Final = 60
 _URI_FIELDS: Final = ("redirect_uris", "logout_uris")
 
 
 def _check_logo(logo: str) -> None:
     if logo:  # an empty string removes the logo
         check_logo(logo)
+
+
+def _check_id_token_ttl(seconds: object) -> None:
+    if type(seconds) is not int or not _MIN_ID_TOKEN_TTL <= seconds <= CENTURY_SECONDS:
+        raise WrongValue(_("must be a number of seconds, {n} or more", n=_MIN_ID_TOKEN_TTL))
 
 
 # These are checks of single fields, which do not depend on other fields.
@@ -58,7 +64,8 @@ _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "id_token_alg": match_check(
         "|".join(ID_TOKEN_ALGS), _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS))
     ),
-    "claims": check_claims,
+    "claims": check_claims_of_client,
+    "id_token_ttl": _check_id_token_ttl,
     "logo": _check_logo,
     **dict.fromkeys(_URI_FIELDS, check_uris),
 }
@@ -185,11 +192,27 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
         _check_site_without_redirects(client)
     if client.near:
         _check_near_site(client)
+    _check_addresses(client, client.claims or {})
     if client.phone_id_token and OPENID_SCOPE not in site_scopes:
         raise WrongClient("phone_id_token", _("requires the openid scope, because id_tokens need this scope"))
     if _FORM_OF_APP_ID.fullmatch(client.name):  # such a site could be taken for a mini-program
         raise WrongClient(
             "name", _("must not be the name of a site, because it has the form of a mini-program's app_id")
+        )
+
+
+def _check_addresses(client: Client, claims: Mapping[str, Any]) -> None:
+    if "email" in claims and client.email_domain:
+        raise WrongClient("email_domain", _("can't be used next to the claim email"))
+    if "email_verified" in claims and client.omit_email_verified:
+        raise WrongClient("omit_email_verified", _("can't be used together with the claim email_verified"))
+    if claims.get("email_verified") and not client.i_verify_this_address:
+        raise WrongClient(
+            "i_verify_this_address",
+            _(
+                "is required by email_verified=true, because whoever can write this address can take over accounts "
+                "in the product"
+            ),
         )
 
 

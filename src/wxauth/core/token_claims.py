@@ -26,6 +26,10 @@ def filled_claims(template: Template | None, user: UserInSession, *, may_contain
     # `replace_facts` returns a dictionary for a dictionary, but its type does not say so.
     value_of = partial(_value_of_fact, user=user, may_contain_roles=may_contain_roles)
     claims = cast(dict[str, object], replace_facts(template, value_of))
+    email = claims.get("email")
+    if not isinstance(email, str) or not email:  # an attribute can be any JSON, or absent
+        claims.pop("email", None)
+        claims.pop("email_verified", None)
     encoded = to_json(claims)
     if len(encoded) > MAX_ADDED_BYTES or has_too_many_containers(encoded.decode(), MAX_CONTAINERS):
         log.error("claims_left_out", user_id=user.id, app_id=user.app_id, reason="too much for one token")

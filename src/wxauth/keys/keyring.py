@@ -39,7 +39,7 @@ from wxauth.keys.models import (
     signing_key_of,
     without_key,
 )
-from wxauth.keys.queries import HAS_SITES, NOTE_ISSUER, PUBLIC_HALF, PUBLISHED, lock_keys, store_keys
+from wxauth.keys.queries import HAS_SITES, LONGEST_ID_TOKEN, NOTE_ISSUER, PUBLIC_HALF, PUBLISHED, lock_keys, store_keys
 from wxauth.settings.settings import Settings
 from wxauth.tokens import PrivateKey, SigningKey
 from wxauth_guard.claims import ALGORITHM
@@ -111,7 +111,9 @@ class KeySet(Generic[Key]):
                 log.warning("signing_key_withdrawn", kid=row.kid, consequence="its tokens are refused")
 
 
-def sealed_row(key: PrivateKey, sealer: Sealer, now: datetime, activates_at: datetime) -> StoredSigningKey:
+def sealed_row(
+    key: PrivateKey, sealer: Sealer, now: datetime, activates_at: datetime, *, id_token_ttl: int = 0
+) -> StoredSigningKey:
     return StoredSigningKey(
         id=new_id(now),
         alg=key.alg,
@@ -120,6 +122,7 @@ def sealed_row(key: PrivateKey, sealer: Sealer, now: datetime, activates_at: dat
         private_key=sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
         created_at=activates_at,
         activates_at=activates_at,
+        id_token_ttl=id_token_ttl,
         retires_at=None,
     )
 
@@ -356,6 +359,7 @@ class KeyRing:
         key = await asyncio.to_thread(key_set.key_type.generate)  # generating an RS256 key takes a tenth of a second
         async with self.database.begin() as transaction:
             before = keys_for(key_set.alg, await lock_keys(transaction, now=now))
-            yield _KeyChange(transaction, before, make=partial(sealed_row, key, self.sealer, now))
+            longest = await transaction.value(LONGEST_ID_TOKEN, alg=key_set.alg) or 0
+            yield _KeyChange(transaction, before, make=partial(sealed_row, key, self.sealer, now, id_token_ttl=longest))
             stored = keys_for(key_set.alg, await transaction.rows(PUBLISHED, now=now))
         key_set.replace(stored, self.sealer, now)

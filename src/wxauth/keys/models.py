@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Text
+from sqlalchemy import BigInteger, Text
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
@@ -34,6 +34,8 @@ class StoredSigningKey(SQLModel):
     created_at: datetime = Field(sa_type=TIME)
     # The key begins to sign at this time. It is published earlier, so that verifiers know it.
     activates_at: datetime = Field(sa_type=TIME)
+    # The longest lifetime that a site's `--id-token-ttl` has allowed while the key could sign; 0 without one.
+    id_token_ttl: int = Field(default=0, sa_type=BigInteger)
     # The key is no longer published from this time on, which is null until the key has a successor.
     retires_at: datetime | None = Field(sa_type=TIME)
 
@@ -66,7 +68,8 @@ LONGEST_TOKEN_TTL_SECONDS: Final = 86400
 # reserve for slow reads.
 _UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE_SECONDS + 60)
 SHORTEST_LEAD: Final = _UNTIL_ALL_KNOW
-# The time from the moment at which a key's successor begins to sign until the key retires.
+# The time from the moment at which a key's successor begins to sign until the key retires, unless it may have signed
+# id_tokens that live longer.
 RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL_SECONDS) + _UNTIL_ALL_KNOW
 # A key that begins to sign later was created by a replica whose clock was ahead, so it is not the next key. Any lead
 # that `SIGNING_KEY_LEAD` allows counts, because another replica may have another setting.
@@ -167,13 +170,15 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime, lead: tim
 def _with_successor(
     keys: Keys, successor: StoredSigningKey, *, signer: StoredSigningKey | None = None, now: datetime
 ) -> Keys:
-    """Let the successor begin to sign, and the other keys retire `RETIRES_AFTER` later, unless they retire earlier.
+    """Let the successor begin to sign, and the others retire when their tokens have expired, or earlier if they do so.
 
     The `signer` never retires earlier, because its tokens must have expired by then.
     """
-    retires_at = successor.activates_at + RETIRES_AFTER
 
     def retiring(key: StoredSigningKey) -> StoredSigningKey:
+        # A key that a replica of the previous version has made knows no lifetime, but its successor does.
+        longest = timedelta(seconds=max(LONGEST_TOKEN_TTL_SECONDS, key.id_token_ttl, successor.id_token_ttl))
+        retires_at = successor.activates_at + longest + _UNTIL_ALL_KNOW
         retires_earlier = key.retires_at is not None and key.retires_at <= retires_at
         is_signer = signer is not None and key.kid == signer.kid
         if retires_earlier and not is_signer:

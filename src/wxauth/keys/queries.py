@@ -10,7 +10,15 @@ from typing_extensions import TypedDict
 from wxauth.core.database import Database, Transaction
 from wxauth.core.statements import Nothing, Statement, columns_of
 from wxauth.core.upkeep import Reseal
-from wxauth.keys.models import RSA_ALGORITHM, Keys, KeyState, StoredSigningKey, key_state, keys_for
+from wxauth.keys.models import (
+    LONGEST_TOKEN_TTL_SECONDS,
+    RSA_ALGORITHM,
+    Keys,
+    KeyState,
+    StoredSigningKey,
+    key_state,
+    keys_for,
+)
 from wxauth_guard.claims import ALGORITHM
 
 _COLUMNS: Final = columns_of(StoredSigningKey)
@@ -32,6 +40,20 @@ _CHANGE_DATES: Final = Statement[Nothing]("""
 UPDATE signing_keys
    SET created_at = :created_at, activates_at = :activates_at, retires_at = :retires_at
  WHERE id = :id
+""")
+_KEEP_LONGER: Final = Statement[Nothing]("""
+UPDATE signing_keys
+   SET id_token_ttl = :ttl::bigint,
+       retires_at = retires_at
+                  + (GREATEST(:usual::bigint, :ttl) - GREATEST(:usual::bigint, id_token_ttl)) * interval '1 second'
+ WHERE alg = :alg AND id_token_ttl < :ttl
+   -- This difference is the time six minutes after the successor has begun to sign, when the key signs no more.
+   AND (retires_at IS NULL
+        OR retires_at - GREATEST(:usual::bigint, id_token_ttl) * interval '1 second' > :now)
+""")
+# A new key may sign at once, or later, for each site that there is.
+LONGEST_ID_TOKEN: Final = Statement[int]("""
+SELECT COALESCE(max(id_token_ttl), 0) FROM clients WHERE id_token_alg = :alg AND removed_by IS NULL
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
 reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
@@ -76,6 +98,12 @@ async def store_keys(
             await transaction.run(_CHANGE_DATES, id=key.id, **dates)
     for deleted_id in unmatched:
         await transaction.run(_DELETE, id=deleted_id)
+
+
+async def keep_for_id_tokens(transaction: Transaction, *, alg: str, ttl: int, now: datetime) -> None:
+    """Publish the keys that may sign id_tokens with this lifetime until these id_tokens have expired."""
+    await transaction.value(_LOCK)
+    await transaction.run(_KEEP_LONGER, alg=alg, ttl=ttl, usual=LONGEST_TOKEN_TTL_SECONDS, now=now)
 
 
 class KeyAnswer(TypedDict):

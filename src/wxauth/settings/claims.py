@@ -1,6 +1,6 @@
 """The template of the operator's own claims in tokens, which can refer to facts about the user, and its rules."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Final
 
 from pydantic_core import to_json
@@ -35,8 +35,8 @@ its first `$`, so it refers to nothing.
 """
 
 
-def check_claims(template: Template) -> None:
-    if reserved := sorted(name for name in template if name.casefold() in RESERVED_CLAIMS):
+def check_claims(template: Template, *, allowed: Collection[str] = ()) -> None:
+    if reserved := sorted(name for name in template if name.casefold() in RESERVED_CLAIMS and name not in allowed):
         raise WrongValue(_("must not contain the claim {claim}, which is reserved", claim=reserved[0]))
     if "" in template:
         raise WrongValue(_("must not contain an empty name"))
@@ -47,6 +47,17 @@ def check_claims(template: Template) -> None:
     if has_too_many_containers(text.decode(), MAX_CONTAINERS):
         raise WrongValue(_("must contain no more than {n} arrays and objects in total", n=MAX_CONTAINERS))
     replace_facts(template, _check_fact)  # only for its errors
+
+
+def check_claims_of_client(template: Template) -> None:
+    """Check the claims of a client, which can contain an address of the operator's own."""
+    check_claims(template, allowed=("email", "email_verified"))
+    email = template.get("email")
+    is_one_fact = isinstance(email, str) and (email == "$user.external_id" or email.startswith(f"${ATTRIBUTE_PREFIX}"))
+    if "email" in template and not is_one_fact:  # `check_claims` has checked the attribute's name
+        raise WrongValue(_("must contain only $user.external_id or $attributes.NAME as email"))
+    if "email_verified" in template and ("email" not in template or type(template["email_verified"]) is not bool):
+        raise WrongValue(_("must contain email_verified only as true or false, and only next to email"))
 
 
 def replace_facts(value: object, value_of: Callable[[str], object]) -> object:

@@ -32,6 +32,7 @@ LONGEST_KEY_LEAD: Final = 7 * _DAY
 _DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
 _DEFAULT_AUDIENCE: Final = "wxauth"
 _DEFAULT_REGION: Final = "CN"
+_DEFAULT_WEB_SESSION_MAX_AGE: Final = 30 * _DAY
 
 
 class InvalidSettings(TextError):
@@ -85,6 +86,7 @@ class ClientCommandSettings(DatabaseSettings):
     audience: types.Audience = _DEFAULT_AUDIENCE
     apps: AppList = ()
     receivers_proxy: types.OrNone[urls.ReceiversProxyUrl] = None
+    web_session_max_age: types.Seconds = _DEFAULT_WEB_SESSION_MAX_AGE
     resources: Resources = ()
 
 
@@ -153,7 +155,7 @@ class Settings(DatabaseSettings):
     scan_picture_limit: types.RateText = "3000/minute"
     scan_admin_anywhere: bool = False
     web_session_ttl: types.Seconds = 12 * _HOUR
-    web_session_max_age: types.Seconds = 30 * _DAY
+    web_session_max_age: types.Seconds = _DEFAULT_WEB_SESSION_MAX_AGE
     sso_ttl: types.AnySeconds = 8 * _HOUR
     resources: Resources = ()
     client_documents: Annotated[tuple[urls.HostName, ...], types.CommaList] = ()

@@ -288,7 +288,11 @@ class SiteTokens:
                 authenticated_at=session.authenticated_at,
                 authenticated_by=session.authenticated_by,
                 now=now,
-                expires_in=issued.expires_in,
+                expires_in=(
+                    issued.expires_in
+                    if client.id_token_ttl is None
+                    else max(1, min(client.id_token_ttl, token_session.seconds_left))
+                ),
             )
         return answer
 

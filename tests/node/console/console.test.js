@@ -1061,6 +1061,7 @@ test('a site is added, shown and changed', async () => {
     ...{ name: 'shop', title: 'Corner Shop', scopes: ['openid', 'phone'], is_public: false, device: true, app_id: null },
     ...{ redirect_uris: ['https://shop.example.com/callback'], logout_uris: [], near: false, user_code: false },
     ...{ email_domain: null, id_token_alg: 'ES256', former_secret_until: null },
+    ...{ omit_email_verified: false, i_verify_this_address: false, id_token_ttl: null },
     ...{ account_app_id: ACCOUNT.app_id, website_app_id: null, backchannel_logout_uri: null, link: false, sso: false, phone_id_token: true, pkce: 'required' },
     claims: { tier: '$attributes.tier' },
     ...{ resources: [], logo: LOGO },

@@ -194,6 +194,17 @@ function edit(client, reload, ofSite) {
     app('account_app_id', 'accountApp', 'none', 'official_account'),
     app('website_app_id', 'websiteApp', 'none', 'website'),
     line('email_domain', 'emailDomain'),
+    tick('omit_email_verified', 'omitEmailVerified'),
+    tick('i_verify_this_address', 'verifyAddress'),
+    field({
+      name: 'id_token_ttl',
+      label: text('idTokenTtl'),
+      type: 'number',
+      value: stored.id_token_ttl,
+      min: 60,
+      hint: text('idTokenTtlHint'),
+      read: (typed) => (typed ? Number(typed) : ''),
+    }),
     field({
       name: 'id_token_alg',
       label: text('idTokenAlg'),
