@@ -10,8 +10,8 @@ from typing import Any, Optional
 import pytest
 
 from tests.clock import PATIENCE
+from tests.guard.asking import NOT_REACHED, guard_at, identified, outcome_of, problem
 from tests.guard.fakes import Timer
-from tests.guard.test_current import NOT_REACHED, guard_at, identified, outcome_of, problem
 from tests.sweeps import Sweep
 from tests.upstream import Behaviour, Upstream, abort, after, answer, hang, in_pieces, raw, reset
 from wxauth_guard import BearerGuard

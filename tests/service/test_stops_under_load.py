@@ -12,13 +12,14 @@ from threading import Event, Thread
 
 import pytest
 
-from tests.deploy.test_nginx import shipped_nginx
+from tests.deploy.shipped_nginx import shipped_nginx
 from tests.fakes import service_env
 from tests.processes import WXAUTH, Running, free_port, until
-from tests.service.test_stop import LOGOUT
 
 pytestmark = pytest.mark.operations
 
+BODY = b'{"refresh_token": "forged"}'
+LOGOUT = b"POST /v1/logout HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 CLIENTS = 12
 STRAIGHT, ROUNDS = 6, 2
 """With two and with four workers, one replica is stopped 6 times and two replicas twice each: 20 stops."""
@@ -40,7 +41,7 @@ def clients(port: int, trusted: ssl.SSLContext | None = None) -> Iterator[Counte
         except ConnectionRefusedError:
             return "refused"
         try:
-            writer.write(LOGOUT.replace(b"Host: a", b"Host: a\r\nConnection: close"))
+            writer.write(LOGOUT)
             return (await reader.read())[9:12].decode() or "closed"
         except OSError as exc:
             return repr(exc)

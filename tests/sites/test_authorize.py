@@ -36,6 +36,7 @@ from tests.sites.browsers import (
     sent,
     wait_in_queues,
 )
+from tests.sites.links import SAFARI
 from tests.sweeps import swept
 from tests.world import CALLBACK, AddSite, Admin, Stage, bearer, behind, body_of, with_part
 from wxauth.clients.clients import renew_secret
@@ -743,7 +744,7 @@ async def test_a_link_says_scan_this_with_wechat_and_changes_nothing(house: Hous
     started = await house.shop.start()
     before = await house.stage.rows.fetch("SELECT * FROM site_logins")
     for url in (started["verification_uri"], started["verification_uri_complete"], "https://auth.test/d/nonsense"):
-        page = await house.stage.client.get(url)
+        page = await house.stage.client.get(url, headers={"User-Agent": SAFARI})
         assert (page.status_code, page.headers["referrer-policy"], "WeChat" in page.text) == (200, "no-referrer", True)
         assert page.headers["cache-control"] == "no-store"
     assert await house.stage.rows.fetch("SELECT * FROM site_logins") == before

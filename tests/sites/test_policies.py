@@ -7,7 +7,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from tests.sites.browsers import BYE, House, Tab
+from tests.sites.browsers import BYE, House, Tab, hidden_fields
 from tests.sites.form_post import BY_FORM
 from tests.sites.links import SAFARI, approved, browser_of, type_in
 from tests.sites.protected import MCP, RESOURCES
@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.settings(resources=RESOURCES),
     pytest.mark.shop(account_app_id="wx1234567890abcdef", link=True, sso=True, logout_uris=[BYE], resources=[MCP]),
 ]
+LOOPBACK = "http://localhost:8000"
 IN_WEB_VIEW = f"{IN_WECHAT} miniProgram/wx1234567890abcdef"
 UNKNOWN = "A" * 22
 OWN = (
@@ -40,6 +41,9 @@ POLICIES = {
     "log-out": OWN_FORM,
     "log-out, to an unregistered address": OWN_FORM,
     "log-out, to the site": ENDS_AT_A_SITE,
+    "device": OWN_FORM,
+    "device-login": OWN_FORM,
+    "device-code": NO_FORM,
     "message": NO_FORM,
     "front": NO_FORM,
 }
@@ -61,7 +65,12 @@ MESSAGES = {
     "/d/{scene}": "/d/x",
 }
 """The routes of the login pages, each with a URL that returns a message."""
-WITHOUT_PAGES = {"/v1/authorize/{request_id}/state", "/v1/pages/{name}", "/v1/scans/{scene}/code"}
+WITHOUT_PAGES = {
+    "/v1/authorize/{request_id}/state",
+    "/v1/pages/{name}",
+    "/v1/scans/{scene}/code",
+    "/v1/scans/{scene}/state",
+}
 
 
 def policy_of(page: httpx.Response) -> str:
@@ -89,6 +98,12 @@ async def pages_of(house: House) -> AsyncIterator[tuple[str, httpx.Response]]:
     yield "log-out, to an unregistered address", await house.log_out(**end, post_logout_redirect_uri=f"{BYE}/")
     yield "log-out, to the site", await house.log_out(**end, post_logout_redirect_uri=BYE)
     yield "message", await browser.client.get("/d")
+    site = await house.add_site("kube", title="Cluster", device=True, user_code=True, redirect_uris=[LOOPBACK])
+    yield "device", await browser.client.get("/d")
+    device_url = (await site.start())["verification_uri_complete"]
+    device_login = await browser.client.get(device_url)
+    yield "device-login", device_login
+    yield "device-code", await browser.client.post(device_url, data=hidden_fields(device_login))
     yield "front", await browser.client.get("/", headers={"Accept": "text/html"})
 
 
