@@ -33,6 +33,7 @@ from tests.guard.shops import (
     litestar_shop,
     sanic_shop,
     tornado_shop,
+    trusted,
 )
 from tests.headers import bearer
 from tests.problems import problem_of
@@ -267,6 +268,41 @@ async def test_flask_fails_at_the_first_request_if_the_guard_stands_above_the_ro
         app.test_client().get("/elsewhere")
 
 
+async def test_flask_takes_a_view_that_several_guards_let_in() -> None:
+    from flask import Flask
+
+    from wxauth_guard.flask import bearer as decorator
+
+    app = Flask("twice")
+
+    def orders() -> str:
+        return "orders"
+
+    app.add_url_rule("/orders", "orders", decorator(GUARD)(orders))
+    app.add_url_rule("/staff", "staff", decorator(GUARD, "clerk")(orders))
+    async with client_by_wsgi(app) as client, trusted(client, ["/orders", "/staff"]) as shop:
+        answers = [await shop.client.get(path, headers=ISSUER.headers()) for path in shop.paths]
+        assert [answer.status_code for answer in answers] == [200, 403]
+
+
+async def test_flask_fails_if_a_class_is_guarded_after_its_registration() -> None:
+    from flask import Flask
+    from flask.views import MethodView
+
+    from wxauth_guard.flask import bearer as decorator
+
+    class Orders(MethodView):
+        def get(self) -> str:
+            return "open"
+
+    app = Flask("class")
+    app.testing = True
+    app.add_url_rule("/orders", view_func=Orders.as_view("orders"))
+    decorator(GUARD)(Orders)
+    with pytest.raises(RuntimeError, match="Orders is open"):
+        app.test_client().get("/orders")
+
+
 async def test_sanic_fails_at_once_if_the_guard_stands_above_the_route() -> None:
     from sanic import Sanic, text
     from sanic.views import HTTPMethodView
@@ -288,6 +324,35 @@ async def test_sanic_fails_at_once_if_the_guard_stands_above_the_route() -> None
         class Orders(HTTPMethodView, attach=app, uri="/attached"):
             async def get(self, request: Any) -> Any:
                 return text("open")
+
+
+@pytest.mark.parametrize("is_class", [False, True])
+def test_sanic_fails_at_its_start_if_the_guard_stands_above_a_blueprints_route(is_class: bool) -> None:
+    from sanic import Blueprint, Sanic, text
+    from sanic.views import HTTPMethodView
+
+    from wxauth_guard.sanic import bearer as decorator
+
+    blueprint: Any = Blueprint("open")
+    if is_class:
+
+        @decorator(GUARD)
+        class Orders(HTTPMethodView, attach=blueprint, uri="/orders"):
+            async def get(self, request: Any) -> Any:
+                return text("open")
+
+    else:
+
+        @decorator(GUARD)
+        @blueprint.get("/orders")
+        async def orders(request: Any) -> Any:
+            return text("open")
+
+    Sanic._app_registry.clear()
+    app: Any = Sanic("open", configure_logging=False)
+    app.blueprint(blueprint)
+    with pytest.raises(RuntimeError, match="rders is open"):
+        app.finalize()  # which a server does when it starts
 
 
 async def test_in_aiohttp_only_the_order_shown_guards_a_route() -> None:

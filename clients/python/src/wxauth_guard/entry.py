@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import wraps
+from types import FunctionType
 from typing import Any, Final, TypeVar
 
 from wxauth_guard.bearer import Guard, as_set, require_roles
@@ -13,6 +14,9 @@ from wxauth_guard.problems import AnyHeaders
 
 # A guarded view can raise these errors about its own user. Any other error might be about another token.
 ABOUT_USER: Final = (MissingToken, InsufficientRole, InsufficientScope)
+
+# This attribute of a view lists the functions that guard it. A guarded class of views has it, too.
+_GUARDED_BY: Final = "_wxauth_guarded_by"
 
 _Class = TypeVar("_Class", bound=type[Any])
 
@@ -51,7 +55,32 @@ def guard_views_of(view_class: _Class, decorate: Callable[..., Any]) -> _Class:
         return decorate(as_view(cls, *args, **kwargs))
 
     view_class.as_view = classmethod(guarded_as_view)
+    setattr(view_class, _GUARDED_BY, ())
     return view_class
+
+
+def note_guard(view: Any, guarded: Callable[..., Any]) -> None:
+    if isinstance(view, FunctionType):
+        vars(view).setdefault(_GUARDED_BY, []).append(guarded)
+
+
+def check_not_open(view: Any) -> None:
+    """Raise RuntimeError if a decorator of ours stands above the one that registered this view."""
+    chain = [view]
+    while hasattr(chain[-1], "__wrapped__"):
+        chain.append(chain[-1].__wrapped__)
+    noted = [vars(each)[_GUARDED_BY] for each in chain if _GUARDED_BY in getattr(each, "__dict__", ())]
+    view_class = getattr(view, "view_class", None)
+    is_of_guarded_class = _GUARDED_BY in getattr(view_class, "__dict__", ())
+    if not all(any(guard in chain for guard in guards) for guards in noted) or (is_of_guarded_class and not noted):
+        raise open_view(view_class or view)
+
+
+def open_view(view: Any) -> RuntimeError:
+    return RuntimeError(
+        f"{view.__qualname__} is open: place @bearer(...) below the decorator that registers the route, or in the"
+        " `decorators` of a class that registers itself"
+    )
 
 
 def is_preflight(method: str | None, headers: AnyHeaders) -> bool:

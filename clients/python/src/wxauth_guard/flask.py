@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from types import FunctionType
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
@@ -13,14 +12,12 @@ from werkzeug.local import LocalProxy
 
 from wxauth_guard.bearer import Guard
 from wxauth_guard.claims import Principal
-from wxauth_guard.entry import ABOUT_USER, Entry, guard_views_of, handled_classes
+from wxauth_guard.entry import ABOUT_USER, Entry, check_not_open, guard_views_of, handled_classes, note_guard
 from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import problem
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 
-# This attribute of a view is the function that guards it.
-_MARK: Final = "_wxauth_guarded_by"
 _checked_apps: Final[WeakSet[Flask]] = WeakSet()
 
 current_user: Principal = LocalProxy(lambda: g.get("wxauth"))  # type: ignore[assignment]
@@ -55,8 +52,7 @@ def bearer(guard: Guard, *roles: str, optional: bool = False) -> Callable[[_View
             except ABOUT_USER as refusal:
                 return _refuse(refusal)
 
-        if isinstance(view, FunctionType):
-            setattr(view, _MARK, guarded)
+        note_guard(view, guarded)
         return guarded
 
     return decorate
@@ -73,19 +69,10 @@ def _refuse(refusal: WxAuthError) -> Response:
 
 
 def _refuse_open_views(app: Flask, **_: Any) -> None:
-    """Fail if a decorator of ours stands above the one that registered the route, where it guards nothing."""
     if app in _checked_apps:
         return
     for view in app.view_functions.values():
-        chain = [view]
-        while hasattr(chain[-1], "__wrapped__"):
-            chain.append(chain[-1].__wrapped__)
-        for each in chain:
-            guarded = getattr(each, "__dict__", {}).get(_MARK)
-            if guarded is not None and guarded not in chain:
-                raise RuntimeError(
-                    f"{view.__qualname__} is open: place @bearer(...) below the decorator that registers the route"
-                )
+        check_not_open(view)
     _checked_apps.add(app)
 
 

@@ -11,7 +11,7 @@ from sanic import Request, Sanic, raw
 from sanic.server.websockets.impl import WebsocketImplProtocol
 
 from wxauth_guard.bearer import Guard
-from wxauth_guard.entry import ABOUT_USER, Entry, guard_views_of, handled_classes
+from wxauth_guard.entry import ABOUT_USER, Entry, check_not_open, guard_views_of, handled_classes, note_guard, open_view
 from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import POLICY_VIOLATION, problem
 
@@ -22,8 +22,8 @@ def bearer(guard: Guard, *roles: str, optional: bool = False) -> Callable[[_View
     """Return a decorator that admits users with all of these roles to a handler, or to a class of views.
 
     `request.ctx.wxauth` is then the user, or None. Place the decorator below the one that registers the route.
-    Otherwise, it raises RuntimeError. A handler that the app registers for `WxAuthError` answers refusals in place of
-    the guard.
+    Otherwise, it raises RuntimeError or, if the route belongs to a blueprint, the app does so when it starts. A handler
+    that the app registers for `WxAuthError` answers refusals in place of the guard.
 
     Args:
         guard: The guard that checks the token, for example `guard.current`.
@@ -35,10 +35,7 @@ def bearer(guard: Guard, *roles: str, optional: bool = False) -> Callable[[_View
     def decorate(view: Any) -> Any:
         for app in Sanic._app_registry.values():
             if any(view in (each.handler, getattr(each.handler, "view_class", None)) for each in app._future_routes):
-                raise RuntimeError(
-                    f"{view.__qualname__} is open: place @bearer(...) below the decorator that registers the route,"
-                    " or in the `decorators` of a class with `attach`"
-                )
+                raise open_view(view)
         if isinstance(view, type):
             return guard_views_of(view, decorate)
 
@@ -55,6 +52,7 @@ def bearer(guard: Guard, *roles: str, optional: bool = False) -> Callable[[_View
             except ABOUT_USER as refusal:
                 return await _refuse(request, refusal, args)
 
+        note_guard(view, guarded)
         return guarded
 
     return decorate
@@ -76,3 +74,14 @@ async def _refuse(request: Request, refusal: WxAuthError, args: tuple[Any, ...])
                 response = handler(request, refusal)
                 return await response if isawaitable(response) else response
     return raw(*problem(refusal, request.headers))
+
+
+def _finalize_checked(app: Sanic[Any, Any]) -> None:
+    _finalize(app)
+    for route in app.router.routes:
+        check_not_open(route.handler)
+
+
+# Sanic tells nobody about a blueprint before an app registers it, and nobody when an app starts.
+_finalize = Sanic.finalize
+Sanic.finalize = _finalize_checked  # type: ignore[assignment, method-assign]
