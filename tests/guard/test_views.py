@@ -32,6 +32,7 @@ from tests.guard.shops import (
     flask_shop,
     litestar_shop,
     sanic_shop,
+    seen,
     tornado_shop,
     trusted,
 )
@@ -450,6 +451,24 @@ async def test_tornado_answers_as_the_guide_shows() -> None:
     shown = run("from tornado.web", "tornado_as_shown")
     async with tornado_shop.client_of(shown["app"]) as client:
         await answers_as_shown(client, shown["Users"].guard)
+
+
+async def test_a_view_in_django_that_answers_by_itself_gets_no_preflight() -> None:
+    import django.http
+    import django.test
+    import django.views
+
+    from wxauth_guard.django import bearer as decorator
+
+    @decorator(GUARD)
+    class Orders(django.views.View):
+        def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+            seen(None)
+            return django.http.HttpResponse("orders")
+
+    request = django.test.RequestFactory().options("/", headers=PREFLIGHT)
+    with untouched():
+        assert Orders.as_view()(request).status_code == 401
 
 
 STARTED = """

@@ -49,7 +49,7 @@ def bearer(guard: Guard, *roles: str, optional: bool = False) -> Callable[[_View
         def respond(*args: Any, **captured: Any) -> Any:
             request = next(arg for arg in args[:2] if isinstance(arg, HttpRequest))
             view_class = _class_of(view, args)
-            if is_preflight(request.method, request.headers) and _has_djangos_options(view_class):
+            if is_preflight(request.method, request.headers) and _answers_as_django_does(view_class):
                 return view(*args, **captured)
             if iscoroutinefunction(view) or getattr(view_class, "view_is_async", False):
                 return respond_later(request, args, captured)
@@ -92,9 +92,10 @@ def _class_of(view: Any, args: tuple[Any, ...]) -> Any:
     return getattr(view, "view_class", None)
 
 
-def _has_djangos_options(view_class: Any) -> bool:
-    module: str = getattr(getattr(view_class, "options", None), "__module__", "")
-    return module.startswith(("django.", "rest_framework."))
+def _answers_as_django_does(view_class: Any) -> bool:
+    # A project's own `dispatch` might answer a preflight like any other request.
+    methods = [getattr(view_class, name, None) for name in ("dispatch", "options")]
+    return all(getattr(method, "__module__", "").startswith(("django.", "rest_framework.")) for method in methods)
 
 
 def _check_guest(request: HttpRequest, user: Principal | None, view: Callable[..., Any]) -> HttpResponseBase | None:
