@@ -515,6 +515,67 @@ for url in "/", "/?gone":
 """
 
 
+ATOMIC = """
+import sys
+import django.conf
+import django.urls
+django.conf.settings.configure(
+    ROOT_URLCONF="__main__",
+    SECRET_KEY="no secret",
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "rest_framework"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "ATOMIC_REQUESTS": True}},
+    REST_FRAMEWORK={"EXCEPTION_HANDLER": sys.argv[1]},
+)
+django.setup()
+import django.core.management
+import django.test
+from django.contrib.auth.models import Group
+from django.http import HttpResponse
+from rest_framework.views import APIView
+from wxauth_guard import BearerGuard, require_roles
+from wxauth_guard.django import bearer
+from wxauth_guard.rest_framework import BearerAuthentication
+from wxauth_guard.testing import TestIssuer
+
+ISSUER = TestIssuer(issuer="http://127.0.0.1:8000")
+
+class Login(BearerAuthentication):
+    guard = BearerGuard(issuer=ISSUER.issuer)
+
+@bearer(Login.guard)
+def plain(request):
+    Group.objects.create(name="plain")
+    require_roles(request.wxauth, *request.GET)
+    return HttpResponse()
+
+class Rest(APIView):
+    authentication_classes = [Login]
+
+    def get(self, request):
+        Group.objects.create(name="rest")
+        require_roles(request.user.wxauth, *request.GET)
+        return HttpResponse()
+
+urlpatterns = [django.urls.path("plain", plain), django.urls.path("rest", Rest.as_view())]
+django.core.management.call_command("migrate", verbosity=0)
+client = django.test.Client()
+with ISSUER.trusted_by(Login.guard):
+    for url in "/plain?clerk", "/rest?clerk":
+        print(client.get(url, headers=ISSUER.headers()).status_code, Group.objects.count())
+    for url in "/plain", "/rest":
+        print(client.get(url, headers=ISSUER.headers()).status_code, Group.objects.count())
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("handler", ["wxauth_guard.rest_framework.exception_handler", "__main__.refuse"])
+def test_django_keeps_nothing_that_a_refused_view_has_stored(handler: str) -> None:
+    shown = block("from rest_framework.response") if handler.startswith("__main__") else ""
+    script = ATOMIC.replace("django.setup()\n", f"django.setup()\n{shown}\n")
+    printed = subprocess.check_output([sys.executable, "-c", script, handler], text=True)
+    assert printed == "403 0\n403 0\n200 1\n200 2\n"
+
+
 @pytest.mark.process
 def test_rest_framework_refuses_in_the_projects_own_envelope() -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
+from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
@@ -60,6 +61,7 @@ def bearer(guard: Guard, *roles: str, optional: bool = False) -> Callable[[_View
             try:
                 return _check_guest(request, user, view) or view(*args, **captured)
             except ABOUT_USER as refusal:
+                _roll_back()
                 return _refuse(request, refusal)
 
         async def respond_later(request: HttpRequest, args: Any, captured: Any) -> Any:
@@ -119,6 +121,13 @@ def _csrf_middleware() -> type[CsrfViewMiddleware] | None:
 
 def _unused(request: HttpRequest) -> HttpResponseBase:
     raise NotImplementedError
+
+
+def _roll_back() -> None:
+    # With ATOMIC_REQUESTS, Django stores what the view has written unless an error leaves the view.
+    for connection in connections.all():
+        if connection.settings_dict["ATOMIC_REQUESTS"] and connection.in_atomic_block:
+            connection.set_rollback(True)
 
 
 def _refuse(request: HttpRequest, refusal: WxAuthError) -> HttpResponseBase:

@@ -60,10 +60,11 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Any:
     """
     if isinstance(error, NotAuthenticated):
         error = MissingToken("this view needs a user")
-    if not isinstance(error, WxAuthError):
-        # Imported here, because the module imports the classes that the settings name.
-        from rest_framework.views import exception_handler as answer
+    # Imported here, because the module imports the classes that the settings name.
+    from rest_framework.views import exception_handler as answer, set_rollback
 
+    if not isinstance(error, WxAuthError):
         return answer(error, context)
+    set_rollback()
     body, status, headers = problem(error, context["request"].headers)
     return HttpResponse(body, status=status, headers=headers)
