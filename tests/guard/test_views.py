@@ -39,6 +39,7 @@ from tests.guard.shops import (
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.sweeps import Sweep
+from wxauth_guard import WxAuthError, require_roles
 from wxauth_guard.errors import KeysUnavailable
 
 SHOPS: dict[str, Serve] = {
@@ -451,6 +452,36 @@ async def test_tornado_answers_as_the_guide_shows() -> None:
     shown = run("from tornado.web", "tornado_as_shown")
     async with tornado_shop.client_of(shown["app"]) as client:
         await answers_as_shown(client, shown["Users"].guard)
+
+
+async def test_tornado_calls_no_view_after_a_refusal_that_leaves_the_response_open() -> None:
+    from tornado.web import Application
+
+    from wxauth_guard.tornado import BearerHandler
+
+    class Users(BearerHandler):
+        guard = GUARD
+
+        def refuse(self, refusal: WxAuthError) -> None:
+            self.set_status(418)
+            self.write({"code": refusal.code})
+
+        def get(self) -> None:
+            seen(self.wxauth)
+            require_roles(self.wxauth, "clerk")
+
+    async with tornado_shop.client_of(Application([("/", Users)])) as client, trusted(client, ["/"]):
+        with untouched():
+            answer = await client.get("/")
+        assert (answer.status_code, answer.json()) == (418, {"code": "missing_token"})
+        answer = await client.get("/", headers=ISSUER.headers())
+        assert (answer.status_code, answer.json()) == (418, {"code": "insufficient_role"})
+
+    with pytest.raises(TypeError, match="must not be a coroutine function"):
+
+        class Later(BearerHandler):
+            async def refuse(self, refusal: WxAuthError) -> None:
+                raise NotImplementedError
 
 
 async def test_a_view_in_django_that_answers_by_itself_gets_no_preflight() -> None:

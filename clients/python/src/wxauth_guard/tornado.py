@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import wraps
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutinefunction
 from typing import Any, ClassVar
 
 from tornado.web import RequestHandler
@@ -18,8 +18,9 @@ from wxauth_guard.problems import problem
 class BearerHandler(RequestHandler):
     """A handler that admits only users, which `self.wxauth` then contains.
 
-    The guard comes before the `prepare` of subclasses. To answer refusals yourself, override `refuse`. A preflight
-    reaches `options`, without `prepare`, if another class than a `BearerHandler` defines it.
+    The guard comes before the `prepare` of subclasses. To answer refusals yourself, override `refuse`, which must not
+    be a coroutine function. A preflight reaches `options`, without `prepare`, if another class than a `BearerHandler`
+    defines it.
     """
 
     guard: ClassVar[Guard]
@@ -32,6 +33,8 @@ class BearerHandler(RequestHandler):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if iscoroutinefunction(cls.refuse):
+            raise TypeError(f"{cls.__qualname__}.refuse must not be a coroutine function")
         prepare = cls.prepare
         if prepare is not BearerHandler.prepare and not hasattr(prepare, "_wxauth_guarded"):
             cls.prepare = _guarded(prepare)  # type: ignore[method-assign]
@@ -57,7 +60,7 @@ class BearerHandler(RequestHandler):
         """Refuse a user about whom the handler has raised an error."""
         error = (kwargs.get("exc_info") or (None, None))[1]
         if isinstance(error, ABOUT_USER) and not self._headers_written:
-            self.refuse(error)
+            _refuse(self, error)
         else:
             super().send_error(status_code, **kwargs)
 
@@ -79,6 +82,12 @@ def _guarded(prepare: Any) -> Any:
     return guarded
 
 
+def _refuse(handler: BearerHandler, refusal: WxAuthError) -> None:
+    handler.refuse(refusal)
+    if not handler._finished:  # otherwise, Tornado would call the view
+        handler.finish()  # type: ignore[unused-awaitable]
+
+
 async def _admit(handler: BearerHandler) -> bool:
     """Return whether `prepare` goes on. Where `prepare` of two classes call each other, only the first one asks."""
     request = handler.request
@@ -91,7 +100,7 @@ async def _admit(handler: BearerHandler) -> bool:
     try:
         handler.wxauth = await entry.find_user(*request.headers.get_list("Authorization"))
     except WxAuthError as refusal:
-        handler.refuse(refusal)
+        _refuse(handler, refusal)
         return False
     request._wxauth_is_admitted = True  # type: ignore[attr-defined]
     return True
