@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import re
@@ -381,6 +382,44 @@ async def test_in_aiohttp_only_the_order_shown_guards_a_route() -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with client_at(runner.addresses[0][1]) as client:
         assert [(await client.get(path)).status_code for path in ("/guarded", "/open")] == [401, 200]
+    await runner.cleanup()
+
+
+async def test_aiohttp_writes_no_refusal_into_a_response_that_has_begun() -> None:
+    from aiohttp import web
+
+    from wxauth_guard.aiohttp import bearer as decorator
+
+    @decorator(GUARD)
+    async def stream(request: web.Request) -> Any:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"begun")
+        require_roles(request["wxauth"], "clerk")
+
+    @decorator(GUARD)
+    async def socket(request: web.Request) -> Any:
+        response = web.WebSocketResponse()
+        await response.prepare(request)
+        await response.send_str("begun")
+        require_roles(request["wxauth"], "clerk")
+
+    app = web.Application()
+    app.add_routes([web.get("/stream", stream), web.get("/socket", socket)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    with ISSUER.trusted_by(GUARD):
+        for path, more in {"/stream": {"Connection": "close"}, "/socket": upgrade | key}.items():
+            headers = {"Host": "shop.test", **ISSUER.headers(), **more}
+            head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            reader, writer = await asyncio.open_connection(*runner.addresses[0])
+            writer.write(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
+            answer = await reader.read()
+            writer.close()
+            assert (answer.count(b"begun"), answer.count(b"HTTP/1.1")) == (1, 1)
     await runner.cleanup()
 
 

@@ -95,6 +95,8 @@ def _request_of(args: tuple[Any, ...]) -> web.Request:
 
 
 async def _refuse(request: web.Request, refusal: WxAuthError) -> web.StreamResponse:
+    if request.writer.output_size:  # the view has begun to respond, so aiohttp closes the connection
+        raise refusal
     refuse: _Refuse | None = request.config_dict.get(REFUSE)
     if refuse is not None:
         return await refuse(request, refusal)
