@@ -252,6 +252,19 @@ async def test_rest_framework_keeps_the_projects_other_login() -> None:
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
+def test_a_user_in_rest_framework_can_be_copied_and_stored() -> None:
+    import copy
+    import pickle
+
+    django_shop.set_up()
+    from wxauth_guard.rest_framework import User
+
+    with ISSUER.trusted_by(GUARD):
+        user = User(GUARD.verify_sync(ISSUER.token(openid="o1")))
+    for again in copy.copy(user), pickle.loads(pickle.dumps(user)):
+        assert (again.openid, again.is_authenticated) == ("o1", True)
+
+
 async def test_flask_fails_at_the_first_request_if_the_guard_stands_above_the_route() -> None:
     from flask import Flask
 

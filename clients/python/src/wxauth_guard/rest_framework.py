@@ -44,6 +44,8 @@ class User:
         self.wxauth, self.pk = principal, principal.id
 
     def __getattr__(self, name: str) -> Any:
+        if name == "wxauth":  # while `copy` or `pickle` makes a user
+            raise AttributeError(name)
         return getattr(self.wxauth, name)
 
     def has_perm(self, permission: str, obj: object = None) -> bool:
