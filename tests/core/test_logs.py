@@ -142,6 +142,9 @@ FAILED = [f"frame {number} {'f' * 200}" for number in range(60)]
         ({"text": "库" * 9000, "short": "库"}, lambda line: line["short"] == "库"),
         ({"text": UNPRINTABLE * 1000}, lambda line: line["text"].startswith(UNPRINTABLE * 50)),
         ({"deep": {"list": ["b" * 9000] * 9}}, lambda line: line["deep"]["list"][5] == "… (4 more)"),
+        ({"five": [1, 2, 3, 4, 5]}, lambda line: line["five"] == [1, 2, 3, 4, 5]),
+        ({"six": [1, 2, 3, 4, 5, 6]}, lambda line: line["six"] == [1, 2, 3, 4, 5, "… (1 more)"]),
+        ({"frames": ["a", "b", "c", "d", "e", "f"]}, lambda line: line["frames"] == [*"abcdef"]),
         (
             {"first": "a" * 9000, "second": "b" * 9000},
             lambda line: "a" * 2000 in line["first"] and "b" * 2000 in line["second"],

@@ -27,8 +27,7 @@ trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)  # W3C T
 _MAX_FRAMES: Final = 14  # the innermost ones
 _MAX_MESSAGE_LENGTH: Final = 500
 _MAX_LINE_SIZE: Final = 8192 - 1  # without the line end; Docker cuts lines at 16 KiB, and journald at 48 KiB
-_LONG_LINE_SIZE: Final = 1024  # a longer line has no long lists, so that nobody fills the log with short requests
-_MAX_MEMBERS: Final = 5
+_MAX_MEMBERS: Final = 5  # of a list, so that nobody fills the log with short requests
 _NEVER_CUT: Final = ("event", "level", "request_id", "code")
 _MIN_CUT_SIZE: Final = 128  # of a text, so that the event of a library can be cut, and no name of ours
 _MARK_SIZE: Final = len("… (1000000 more)".encode())
@@ -165,7 +164,9 @@ class OncePerDay:
 
 def _to_json_line(_logger: object, _name: str, event: LogEvent) -> bytes:
     line = to_json(event, fallback=repr)
-    return printable_json(line) if len(line) <= _LONG_LINE_SIZE else _cut(line)
+    escaped = printable_json(line)
+    # Without a bracket, there is no list.
+    return escaped if len(escaped) <= _MAX_LINE_SIZE and b"[" not in escaped else _cut(line)
 
 
 def _json(value: object) -> bytes:
