@@ -28,7 +28,7 @@ PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce
 # The id of each of wxauth's keys is its thumbprint (RFC 7638).
 _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
-# Sites send an id_token in the URL of a logout, which may have 8,192 characters (`MAX_TARGET` in `web/edge.py`).
+# Sites send an id_token in the URL of a logout, and most proxies refuse URLs of more than 8,192 characters.
 _MAX_LENGTH: Final = 7168
 _OTHER_TYPES: Final = {"at+jwt": "an access token", "logout+jwt": "a logout token"}
 

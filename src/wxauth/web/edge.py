@@ -24,6 +24,8 @@ from wxauth_guard.problems import REQUEST_ID_KEY, accepted_request_id, problem_r
 MAX_HEAD: Final = 64 * 1024  # bytes of the target and the header fields
 MAX_FIELDS: Final = 128
 MAX_TARGET: Final = 8 * 1024  # bytes
+# A site sends an id_token of up to 8,192 characters beside its other parameters.
+_LONGER_TARGETS: Final = {"/v1/end_session": 12 * 1024}
 SENDING_SECONDS: Final = 30.0  # for the head, and by default for the body
 MAX_BODY: Final = 64 * 1024  # bytes, on each path that isn't in the `size_limits` of `Edge`
 MAX_CONTENT_TYPE: Final = 256  # characters, because libraries take quadratic time to parse its parameters
@@ -355,9 +357,11 @@ def _refusal_of(scope: Scope, head: _Head) -> InvalidRequest | None:
             f"a request must have at most {MAX_FIELDS} headers", status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         )
     if head.target_size > MAX_TARGET:
-        return InvalidRequest(
-            f"a request target must have at most {MAX_TARGET} bytes", status=HTTPStatus.REQUEST_URI_TOO_LONG
-        )
+        limit = _LONGER_TARGETS.get(scope["path"].removeprefix(scope.get("root_path", "")), MAX_TARGET)
+        if head.target_size > limit:
+            return InvalidRequest(
+                f"a request target must have at most {limit} bytes", status=HTTPStatus.REQUEST_URI_TOO_LONG
+            )
     if head.refusal is not None:
         return head.refusal
     path = scope["path"]
