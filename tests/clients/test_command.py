@@ -217,8 +217,9 @@ async def test_a_site_says_how_long_id_tokens_live_and_what_they_say_of_addresse
     assert await clients.only("id_token_ttl", "omit_email_verified", "claims") == [
         *(None, False, {"email": "$attributes.mail", "email_verified": True})
     ]
-    for ttl in ("59", "2592001", "1h"):
-        assert (await clients.run("set", "shop", "--id-token-ttl", ttl)).returncode == 2
+    for ttl, rule in (("59", "60 or more"), ("2592001", "at most"), ("1h", "must be a valid integer")):
+        done = await clients.run("set", "shop", "--id-token-ttl", ttl)
+        assert (done.returncode, rule in done.stderr) == (2, True), done.stderr
 
 
 async def test_a_site_shares_logins_leaves_out_pkce_and_gets_claims_until_that_is_changed(clients: Clients) -> None:

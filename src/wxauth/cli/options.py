@@ -160,13 +160,15 @@ def _fields_of(model: type[BaseModel]) -> Iterator[_Field]:
 def _option_of(
     field: _Field, clear: str | None, *, is_query: bool, replacements: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    not_json = _('must be JSON, such as 2 or {example}, or "{word}"', example=_EXAMPLE_JSON, word=clear)
+    wrong_value = _('must be JSON, such as 2 or {example}, or "{word}"', example=_EXAMPLE_JSON, word=clear)
+    if "integer" in field.types:
+        wrong_value = _("must be a valid integer")
     arguments = {
         "option": f"--{field.name.replace('_', '-')}",
         # In a description, "Null:" introduces the meaning of an absent value. In the help, it is replaced by "Default:"
         # or, if a word that is not empty clears the field, by this word in quotation marks and "means:".
         "help": re.sub("[Nn]ull:", f'"{clear}" means:' if clear else "Default:", field.description),
-        "callback": checked(partial(_value_of, field, clear=clear, is_query=is_query), not_json),
+        "callback": checked(partial(_value_of, field, clear=clear, is_query=is_query), wrong_value),
         **_arguments_for_type(field, clear),
     }
     if replacements.get("multiple"):
