@@ -1,14 +1,16 @@
-"""The guides' steps for one machine with systemd, PostgreSQL and nginx work.
+"""The page about one machine works from start to end, with systemd, PostgreSQL, nginx and Prometheus.
 
-These steps install wxauth, upgrade it, restore it after a failure, and move it to another machine.
+On the same machine, the other pages' steps upgrade wxauth, restore it after a failure, and upgrade PostgreSQL.
 """
 
 import re
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -16,13 +18,14 @@ import pytest
 from tests.certificates import Authority
 from tests.deploy.conftest import people_at_work
 from tests.deploy.machine import NEWER, Machine, booted
-from tests.docs import ROOT, block
+from tests.docs import ROOT, block, code_blocks
 from tests.processes import PATIENCE, serving, until
 from tests.world import bearer
 from wxauth_desk.wechat import APPS, create_simulator
 
 pytestmark = [pytest.mark.operations, pytest.mark.process]
 
+PAGE = "docs/run/one-machine.md"
 MOST_EXPOSED = 2.0
 """The highest exposure, out of 10, that systemd may report. A network service needs the access that is left."""
 POSTGRES = "/var/lib/postgresql"
@@ -36,6 +39,15 @@ SETTINGS = (
     f"{ISSUER}SSL_CERT_FILE=/etc/letsencrypt/authority.pem\n"
     "WXAUTH_LOGIN_RATE_LIMIT=1000000/minute\nWXAUTH_WECHAT_BASE_URL={}\n"
 )
+SIMULATED = {"apt-get install": "apt-get install --simulate"}
+"""The packages are already installed, because the machine can't reach a mirror."""
+MY_MAIL = {
+    "smtp.example.com:465": "127.0.0.1:{}\n  smtp_require_tls: false",
+    "receiver: on-duty": "receiver: on-duty\n  group_wait: 1s",
+}
+"""The test's mail server accepts no TLS, and the test doesn't wait for further alerts of the same message."""
+LOOPBACK = "0100007F"
+"""127.0.0.1 in /proc/net/tcp."""
 UNTIL_IT_SERVES = "until WXAUTH_PORT=$port wxauth alive --ready; do sleep 0.1; done"
 
 
@@ -45,6 +57,19 @@ class Installed:
 
     machine: Machine
     authority: Authority
+    followed: list[int] = field(default_factory=list)
+    """The numbers of the page's blocks that were run."""
+
+    def follow(self, words: str, mine: Mapping[str, str] | None = None) -> str:
+        """Run the page's block with these words, and return what it prints. No later block may have been run before."""
+        shown = block(PAGE, words)
+        number = code_blocks(ROOT / PAGE, "sh").index(shown)
+        assert number > max(self.followed, default=-1)
+        self.followed.append(number)
+        for theirs, ours in (mine or {}).items():
+            assert theirs in shown
+            shown = shown.replace(theirs, ours)
+        return self.machine.run(shown)
 
     def client(self) -> httpx.Client:
         """Return a client of nginx. Call this in a separate thread, because the thread enters the machine's network."""
@@ -70,6 +95,21 @@ class Installed:
         self.machine.run(f"for port in 8001 8002; do systemctl restart wxauth@$port\n{UNTIL_IT_SERVES}; done")
 
 
+class Mailbox(StreamRequestHandler):
+    """A mail server, which keeps the messages that it accepts."""
+
+    messages: ClassVar[list[str]] = []
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 mail\r\n")
+        for line in iter(self.rfile.readline, b"QUIT\r\n"):
+            is_data = line.startswith(b"DATA")
+            self.wfile.write(b"354 go on\r\n" if is_data else b"250 mail\r\n")
+            if is_data:
+                self.messages.append(b"".join(iter(self.rfile.readline, b".\r\n")).decode())
+                self.wfile.write(b"250 accepted\r\n")
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     folder = tmp_path_factory.mktemp("machine")
@@ -85,23 +125,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
                 (live / f"{name}.pem").write_bytes((folder / "server.pem").read_bytes())
             (certificates / "authority.pem").write_bytes(authority.file.read_bytes())
             machine.run("echo 127.0.0.1 auth.example.com db.example.com $(hostname) >>/etc/hosts")
-            page = "docs/run/operations.md"
-            machine.run(block(page, "apt-get install").replace("install", "install --simulate"))
-            machine.run(block(page, "deploy/systemd/install"))
-            path = "/opt/wxauth-0.1.0/bin:/usr/bin:/bin"
-            of_a_role = block("docs/run/database.md", "createuser --pwprompt")
-            of_a_role = of_a_role.replace("sudo -u postgres ", "")
-            machine.run(of_a_role, user="postgres", folder=POSTGRES, given="password\n" * 2)
-            migrated = block("docs/run/database.md", "export WXAUTH_DATABASE_URL")
-            machine.run(migrated, user="postgres", folder=POSTGRES, PATH=path)
-            shown = block(page, "ln -sfn /opt/wxauth-0.1.0 /opt/wxauth")
-            for theirs, ours in {**MINE, ISSUER: SETTINGS.format(wechat_url)}.items():
-                assert theirs in shown
-                shown = shown.replace(theirs, ours)
-            machine.run(shown)
-            machine.run(block(page, "site=auth.example.com"))
+            installed = Installed(machine, authority)
+            installed.follow("python3-certbot-nginx", SIMULATED)
+            installed.follow("CREATE ROLE")
+            installed.follow("deploy/systemd/install")
+            installed.follow("ln -sfn /opt/wxauth-0.1.0", {**MINE, ISSUER: SETTINGS.format(wechat_url)})
+            installed.follow("site=auth.example.com")
             machine.run("wxauth check")
-            yield Installed(machine, authority)
+            installed.follow("wxauth-backup.timer")
+            yield installed
 
 
 def test_exactly_the_lock_is_installed_and_nothing_over_a_version_that_runs(installed: Installed) -> None:
@@ -167,10 +199,39 @@ def test_nginx_writes_to_a_new_log_after_it_was_rotated(installed: Installed) ->
     until(lambda: installed.log_in("alice") and "/v1/login" in installed.machine.run(f"cat {log}"))
 
 
+def test_a_test_alert_is_sent_by_programs_that_only_this_machine_reaches(installed: Installed) -> None:
+    machine = installed.machine
+    installed.follow("--no-install-recommends", SIMULATED)
+    with machine.within(lambda: ThreadingTCPServer(("127.0.0.1", 0), Mailbox)) as mail:
+        Thread(target=mail.serve_forever, daemon=True).start()
+        mine = {theirs: ours.format(mail.server_address[1]) for theirs, ours in MY_MAIL.items()}
+        assert installed.follow("alertmanager.yml", mine).count("SUCCESS") >= 2
+        asked = block(PAGE, "promtool query").splitlines()[0]
+        until(lambda: machine.run(f"{asked} || true").count("=> 1 @") == 2)
+        installed.follow("promtool query")
+        until(lambda: any("A test of the alerts" in message for message in Mailbox.messages))
+        mail.shutdown()
+    listening = machine.run("cat /proc/net/tcp /proc/net/tcp6")
+    assert re.findall(r"(?m)^ *\d+: (\w+):238[2-6] \w+:0000 0A", listening) == [LOOPBACK] * 2
+
+
+def test_the_first_rotations_fail_no_request(installed: Installed) -> None:
+    machine = installed.machine
+    key = machine.run("cat /etc/wxauth/secrets/secret_key")
+    with people_at_work(installed.client) as seen:
+        until(lambda: seen["200"] > 20)
+        assert " signs from " in installed.follow("keys rotate --at-once")
+        assert "ok    sealed_data" in installed.follow("restart_in_turn", {"        sleep 3\n": ""})
+        so_far = seen.total()
+        until(lambda: seen.total() > so_far + 50)
+    assert set(seen) == {"200"}, seen
+    assert machine.run("cat /etc/wxauth/secrets/secret_key") != key
+    assert "secret_key_previous" not in machine.run("ls /etc/wxauth/secrets")
+
+
 def test_the_nightly_backup_is_copied_drilled_and_restored_as_shown(installed: Installed) -> None:
     machine, page = installed.machine, "docs/run/backups.md"
     alice = installed.log_in("alice")
-    machine.run(block(page, "wxauth-backup.timer"))
     assert machine.run("systemctl is-active wxauth-backup.timer") == "active\n"
     copied, found = re.subn("/usr/bin/rsync .*", "/bin/sh -c 'cp /backup/*.dump /dev/shm/'", block(page, "copy.conf"))
     assert found == 1
@@ -221,6 +282,12 @@ def test_the_moment_before_a_mistake_is_restored_and_is_what_the_next_boot_start
     machine.run("cd /backup && touch --date='32 days ago' base-old wxauth-old.dump wal/old && touch wxauth-new.dump")
     machine.run(block(page, "find /backup/wal"))
     assert machine.run("ls /backup /backup/wal | grep -E 'old|new|base'") == f"base-{moment[:10]}\nwxauth-new.dump\n"
+
+
+def test_the_tables_are_made_through_a_url_with_a_name_of_the_host(installed: Installed) -> None:
+    password = "$(cut -d: -f3 /etc/wxauth/secrets/database_url | cut -d@ -f1)"
+    shown = block("docs/run/database.md", "export WXAUTH_DATABASE_URL").replace(":password@", f":{password}@")
+    assert "schema at" in installed.machine.run(shown)
 
 
 def test_logical_replication_takes_users_and_events_to_the_next_major_version(installed: Installed) -> None:
