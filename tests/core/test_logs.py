@@ -212,7 +212,8 @@ def test_a_process_without_file_descriptors_says_so_once_and_recovers(tmp_path: 
     with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
         command.wait_for('"started"')
         pid = command.process.pid
-        limit = max(int(descriptor.name) for descriptor in Path(f"/proc/{pid}/fd").iterdir()) + 3
+        # The service itself opens some more after its start, for connections to the database.
+        limit = max(int(descriptor.name) for descriptor in Path(f"/proc/{pid}/fd").iterdir()) + 50
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
         with ExitStack() as stack:
             for _client in range(limit):
