@@ -259,6 +259,7 @@ GUARD_MODULES = {
             "asgi",
             "bearer",
             "claims",
+            "entry",
             "errors",
             "fastapi",
             "i18n",
@@ -399,7 +400,7 @@ def test_each_wheel_of_a_clean_clone_has_what_is_its_own_and_nothing_else(tmp_pa
         assert {*ZipFile(wheel).namelist()} == own
         assert metadata(wheel)["Version"] == wxauth.__version__
         if product == "clients/python":
-            assert wheel.stat().st_size <= 66 * 1024
+            assert wheel.stat().st_size <= 80 * 1024
 
 
 @pytest.mark.wheel

@@ -14,7 +14,9 @@ import { blocks, writeCode } from './readme.js'
 const run = promisify(execFile)
 const here = (path) => fileURLToPath(new URL(path, import.meta.url))
 const { name, version, exports } = JSON.parse(readFileSync(here('../package.json')))
-const modules = Object.entries(exports).map(([path, files]) => [name + path.slice(1), files])
+const modules = Object.entries(exports)
+  .filter(([path]) => path !== './package.json')
+  .map(([path, files]) => [name + path.slice(1), files])
 
 test('the package contains only its modules, their types, the licence and both READMEs', async () => {
   const { stdout } = await run('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: here('..') })

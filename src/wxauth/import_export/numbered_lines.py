@@ -49,9 +49,9 @@ def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterat
             while skipped and not skipped.endswith(b"\n"):
                 skipped = file.readline(_SKIPPED_AT_ONCE)
                 is_blank &= not skipped.strip()
-            yield NumberedLine(number, None if is_blank else TOO_LONG)
-        else:
-            yield numbered_line(number, text)
+            if is_blank:
+                text = b""
+        yield numbered_line(number, text)
 
 
 def numbered_line(number: int, text: bytes) -> NumberedLine:

@@ -48,7 +48,7 @@ def bearer(guard: Guard, *roles: str, optional: bool = False) -> Callable[[_View
             return guard_views_of(view, decorate)
 
         def respond(*args: Any, **captured: Any) -> Any:
-            request = next(arg for arg in args[:2] if isinstance(arg, HttpRequest))
+            request: Any = next(arg for arg in args[:2] if isinstance(arg, HttpRequest))
             view_class = _class_of(view, args)
             if is_preflight(request.method, request.headers) and _answers_as_django_does(view_class):
                 return view(*args, **captured)
@@ -64,7 +64,7 @@ def bearer(guard: Guard, *roles: str, optional: bool = False) -> Callable[[_View
                 _roll_back()
                 return _refuse(request, refusal)
 
-        async def respond_later(request: HttpRequest, args: Any, captured: Any) -> Any:
+        async def respond_later(request: Any, args: Any, captured: Any) -> Any:
             try:
                 user = await entry.find_user(request.headers.get("Authorization"))
             except WxAuthError as refusal:
@@ -100,14 +100,15 @@ def _answers_as_django_does(view_class: Any) -> bool:
     return all(getattr(method, "__module__", "").startswith(("django.", "rest_framework.")) for method in methods)
 
 
-def _check_guest(request: HttpRequest, user: Principal | None, view: Callable[..., Any]) -> HttpResponseBase | None:
+def _check_guest(request: Any, user: Principal | None, view: Callable[..., Any]) -> HttpResponseBase | None:
     """Store the user, and make the check against forged requests that Django has left out because of the guard."""
     request.wxauth = user
     called = getattr(request.resolver_match, "func", None)
     middleware = _csrf_middleware()
     if user is not None or middleware is None or getattr(called, "csrf_exempt", None) is not _BY_GUARD:
         return None
-    return middleware(_unused).process_view(request, view, (), {})
+    response: Any = middleware(_unused).process_view(request, view, (), {})
+    return response
 
 
 @cache
@@ -138,7 +139,7 @@ def _refuse(request: HttpRequest, refusal: WxAuthError) -> HttpResponseBase:
     return problem_response(request, refusal)
 
 
-def problem_response(request: HttpRequest, refusal: WxAuthError) -> HttpResponse:
+def problem_response(request: Any, refusal: WxAuthError) -> HttpResponse:
     """Return the guard's own answer to a refused request."""
     body, status, headers = problem(refusal, request.headers)
     return HttpResponse(body, status=status, headers=headers)
