@@ -24,7 +24,7 @@ class BearerAuthentication(BaseAuthentication):
 
     guard: ClassVar[Guard]
 
-    def authenticate(self, request: Request) -> tuple[User, None] | None:
+    def authenticate(self, request: Request) -> Any:
         """Return the user of the request's token, or None if it has none."""
         user = self.guard.find_user_sync(request.headers.get("Authorization"))
         return None if user is None else (User(user), None)
