@@ -29,7 +29,7 @@ class BearerAuthentication(BaseAuthentication):
         user = self.guard.find_user_sync(request.headers.get("Authorization"))
         return None if user is None else (User(user), None)
 
-    def authenticate_header(self, request: Request) -> str:
+    def authenticate_header(self, request: Request) -> Any:
         """Return the challenge. Without one, other classes' refusals would return 403."""
         return "Bearer"
 
