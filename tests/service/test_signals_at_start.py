@@ -125,7 +125,8 @@ def test_a_signal_ends_a_start_at_any_moment(tmp_path: Path, database_url: str, 
         assert running.end(signal.SIGINT) == 0
     moments = re.findall(r"in (\S+): (-?\d+)", running.output)
     assert {int(status) for _, status in moments} <= {0, -signal.SIGTERM, -signal.SIGINT}, moments
-    assert {name for name, _ in moments} & {"_remove", "cb", "__del__"}
+    # Before `dev` has threads, nothing is called back, because its URLs are checked without an import.
+    assert command == "dev" or {name for name, _ in moments} & {"_remove", "cb", "__del__"}
     assert len(moments) > 3
 
 
