@@ -14,7 +14,7 @@ from tests.world import Rows
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 
-pytestmark = pytest.mark.own_database
+pytestmark = [pytest.mark.own_database, pytest.mark.slow]
 
 PATHS = """
     SELECT proname, (SELECT setting FROM unnest(proconfig) setting WHERE starts_with(setting, 'search_path=')) AS path

@@ -14,6 +14,8 @@ from wxauth.core.trail import OPERATOR
 from wxauth.keys.keyring import KeyRing
 from wxauth.keys.models import RETIRES_AFTER
 
+pytestmark = pytest.mark.slow
+
 DAY = 86400
 EMAIL: dict[str, Any] = {"email": "$attributes.mail"}
 ADDRESS = "a@shop.example"

@@ -15,6 +15,8 @@ from wxauth.clients.clients import remove_client
 from wxauth.core.trail import OPERATOR
 from wxauth.keys.keyring import KeyRing, RsaKey
 
+pytestmark = pytest.mark.slow
+
 END = "/v1/end_session"
 ELSEWHERE = "https://shop.example.com/elsewhere"
 MOVED = "https://new.test"
