@@ -92,6 +92,6 @@ def is_preflight(method: str | None, headers: AnyHeaders) -> bool:
     )
 
 
-def handled_classes(refusal: WxAuthError) -> list[type[WxAuthError]]:
-    """Return the classes for which a project can register a handler of its own that answers this refusal."""
-    return [each for each in type(refusal).__mro__ if issubclass(each, WxAuthError)]
+def handled_classes(error_class: type[WxAuthError]) -> list[type[WxAuthError]]:
+    """Return the classes for which a project can register a handler of its own that answers such a refusal."""
+    return [each for each in error_class.__mro__ if issubclass(each, WxAuthError)]

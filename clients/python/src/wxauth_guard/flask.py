@@ -60,7 +60,7 @@ def bearer(guard: Guard, *roles: str, optional: bool = False) -> Callable[[_View
 
 def _refuse(refusal: WxAuthError) -> Response:
     handlers = current_app.error_handler_spec
-    for error_class in handled_classes(refusal):
+    for error_class in handled_classes(type(refusal)):
         for name in (*request.blueprints, None):
             handler = handlers[name][None].get(error_class)
             if handler is not None:

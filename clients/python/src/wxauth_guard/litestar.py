@@ -12,7 +12,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.utils.scope.state import ScopeState
 
 from wxauth_guard.bearer import Guard, authorizations_of
-from wxauth_guard.entry import ABOUT_USER, Entry, is_preflight
+from wxauth_guard.entry import ABOUT_USER, Entry, handled_classes, is_preflight
 from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import POLICY_VIOLATION, asgi_problem
 
@@ -55,7 +55,7 @@ def _answer(scope: Any, error_class: type[WxAuthError]) -> None:
     """Answer errors of this class in this request, unless the app has a handler for them."""
     state: Any = ScopeState.from_scope(scope)
     handlers = state.exception_handlers
-    if not any(each in handlers for each in error_class.__mro__ if issubclass(each, WxAuthError)):
+    if not any(each in handlers for each in handled_classes(error_class)):
         state.exception_handlers = {**handlers, error_class: _refuse}
 
 

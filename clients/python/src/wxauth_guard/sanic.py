@@ -64,7 +64,7 @@ async def _refuse(request: Request, refusal: WxAuthError, args: tuple[Any, ...])
             await websocket.close(POLICY_VIOLATION, refusal.code)
             return None
     handlers = request.app.error_handler.cached_handlers
-    for error_class in handled_classes(refusal):
+    for error_class in handled_classes(type(refusal)):
         for name in (request.name, None):
             handler = handlers.get((error_class, name))
             # Sanic also stores here which handler of a base class, such as Exception, it has once found for a class.
