@@ -106,7 +106,7 @@ export class Pages {
   }
 
   async #forget() {
-    await this.#page.unrouteAll()
+    await this.#page.unrouteAll({ behavior: 'ignoreErrors' })
     if (new URL(this.#page.url()).origin !== this.origin) await this.#page.goto(`${this.origin}/livez`)
     await this.#page.evaluate(() => [localStorage, sessionStorage].forEach((storage) => storage.clear()))
     await this.#page.goto('about:blank') // ends everything that runs in the page
