@@ -2,4 +2,6 @@ module example.com/orders
 
 go 1.22
 
-require github.com/golang-jwt/jwt/v5 v5.3.1
+require github.com/wxauth/wxauth/clients/go v0.1.0
+
+replace github.com/wxauth/wxauth/clients/go => ../../clients/go

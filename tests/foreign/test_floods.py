@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.process, pytest.mark.node]
 
 FLOOD = str(Path(__file__).with_name("flood.py"))
 NODE_SERVICE = Path(__file__).parents[2] / "clients/node/test/refunds.js"
+GO_SERVICE = Path(__file__).with_name("refunds")
 # A service whose refunds need a guard with `or_offline`, in an event loop, in threads or in green threads.
 SERVICE = """
 import sys
@@ -105,6 +106,10 @@ def service(kind: str, issuer: str, internal_url: str, folder: Path) -> Iterator
     command = [sys.executable, "-c", SERVICE, kind]
     if kind == "node":
         command = [needs("node"), str(NODE_SERVICE)]
+    if kind == "go":
+        program = folder / "refunds"
+        output_of(needs("go"), "build", "-C", str(GO_SERVICE), "-o", str(program))
+        command = [str(program)]
     with Running(*command, issuer, internal_url, str(port), cwd=folder) as running:
         running.wait_for("running")
         yield port
@@ -125,7 +130,13 @@ async def settle(port: int, token: str, outcome: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "numbers"),
-    [("uvicorn", (1000, 2500, 5000)), ("threads", (1000,)), ("gevent", (2500,)), ("node", (1000, 2500, 5000))],
+    [
+        ("uvicorn", (1000, 2500, 5000)),
+        ("threads", (1000,)),
+        ("gevent", (2500,)),
+        ("node", (1000, 2500, 5000)),
+        ("go", (1000, 2500, 5000)),
+    ],
 )
 async def test_no_flood_lets_a_banned_clerk_refund(
     issuer: Issuer, clerk: str, tmp_path: Path, kind: str, numbers: tuple[int, ...]
@@ -138,7 +149,7 @@ async def test_no_flood_lets_a_banned_clerk_refund(
         await settle(port, clerk, "401")
 
 
-@pytest.mark.parametrize("kind", ["uvicorn", "node"])
+@pytest.mark.parametrize("kind", ["uvicorn", "node", "go"])
 async def test_during_an_outage_everybody_gets_in_who_did_not_wait_for_its_finding(
     issuer: Issuer, clerk: str, tmp_path: Path, kind: str
 ) -> None:

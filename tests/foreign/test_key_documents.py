@@ -73,9 +73,9 @@ def judged(guard: str, lines: list[Line], folder: Path, publisher: Publisher) ->
         subprocess.run(command, check=True, timeout=NODE_PATIENCE)
         return printed(["java", "-cp", path, "Judge"], lines, folder)
     if guard == "Go":
-        module = Path(shutil.copytree(ROOT / "examples/go", folder / "go"))
-        shutil.copy(JUDGES / "judge_test.go", module / "wxauth")
-        return printed([needs("go"), "test", "-C", str(module), "-run", "Judge", "./wxauth"], lines, folder)
+        module = Path(shutil.copytree(ROOT / "clients/go", folder / "go"))
+        shutil.copy(JUDGES / "judge_test.go", module / "wxauthguard")
+        return printed([needs("go"), "test", "-C", str(module), "-run", "Judge", "./wxauthguard"], lines, folder)
     if guard == "PHP":
         for file in (ROOT / "examples/php/wxauth_keys.php", JUDGES / "judge.php"):
             shutil.copy(file, folder)

@@ -1,8 +1,9 @@
-package wxauth
+package wxauthguard
 
 // Writes the guard's verdicts on each line from tests/foreign/key_documents.py.
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,15 +24,12 @@ func TestJudgeEachLine(t *testing.T) {
 	printed := ""
 	for _, line := range strings.Split(strings.TrimSpace(string(judged)), "\n") {
 		words := strings.Split(line, " ")
-		keys := &Keys{URL: words[0]}
-		guard := Guard{Issuer: words[0], Audience: "wxauth", Keys: keys.Find}
+		guard := New(words[0])
+		keys := guard.keys
 		status := func(token string) int {
-			_, err := guard.Verify(token)
-			if errors.Is(err, errNoKeys) {
-				return 503
-			}
-			if err != nil {
-				return 401
+			_, err := guard.Verify(context.Background(), "Bearer "+token)
+			if refused := (*Refusal)(nil); errors.As(err, &refused) {
+				return refused.Status
 			}
 			return 200
 		}
