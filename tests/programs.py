@@ -20,6 +20,7 @@ PROGRAMS = {
     "caddy": ("caddy", "proxy"),
     "chromium": ("chromium", "browser"),
     "chromium-headless-shell": ("chromium-headless-shell", "browser"),
+    "composer": ("composer", "process"),
     "curl": ("curl", "process"),
     "debootstrap": ("debootstrap", "container operations"),
     "go": ("golang-go", "process"),

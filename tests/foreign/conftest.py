@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -24,7 +25,7 @@ from wxauth.core.sealing import Sealer
 from wxauth.keys.keyring import KeyRing, unsealed_key
 from wxauth.settings.loading import settings_from
 from wxauth.settings.settings import Settings
-from wxauth.tokens import SigningKey
+from wxauth.tokens import AccessClaims, SigningKey, TokenIssuer
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import APPS, create_simulator
 
@@ -175,6 +176,15 @@ class Publisher(_Answering):
     def __init__(self) -> None:
         super().__init__(_PublishedKeys)
         self.key, self.kid = SigningKey.generate(), "known"
+
+    def token(self, kid: str = "known", **claims: Any) -> str:
+        """Return a token that names this key, with these claims."""
+        now = int(utc_now().timestamp())
+        user = {"user_id": UUID(int=1), "session_id": UUID(int=2), "app_id": "wxtest", "openid": "o1", "roles": []}
+        tokens = TokenIssuer(issuer=self.url, audience="wxauth")
+        issued = tokens.issue(self.key, AccessClaims(**user, issued_at=now, expires_in=3600))  # type: ignore[arg-type]
+        named = Forger(issued, self.key).with_header(kid=kid)
+        return Forger(named, self.key).with_claims(**claims)
 
 
 class _PublishedKeys(BaseHTTPRequestHandler):

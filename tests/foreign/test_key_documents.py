@@ -16,6 +16,7 @@ import pytest
 from tests.docs import ROOT
 from tests.foreign.jdks import UNREACHED, jdks
 from tests.foreign.key_documents import BESIDE, DOCUMENTS, READ, UNREAD, Line, Publisher, publishing
+from tests.foreign.php_packages import autoload
 from tests.programs import NODE_PATIENCE, lacks, needs, needs_node
 from tests.sweeps import Sweep
 from wxauth_guard import BearerGuard, WxAuthError
@@ -77,9 +78,10 @@ def judged(guard: str, lines: list[Line], folder: Path, publisher: Publisher) ->
         shutil.copy(JUDGES / "judge_test.go", module / "wxauthguard")
         return printed([needs("go"), "test", "-C", str(module), "-run", "Judge", "./wxauthguard"], lines, folder)
     if guard == "PHP":
-        for file in (ROOT / "examples/php/wxauth_keys.php", JUDGES / "judge.php"):
-            shutil.copy(file, folder)
-        return printed([needs("php"), "judge.php"], lines, folder, KEPT=str(folder))
+        shutil.copy(JUDGES / "judge.php", folder)
+        autoload(folder)
+        (folder / "keys").mkdir(mode=0o700)
+        return printed([needs("php"), "judge.php"], lines, folder, KEPT=str(folder / "keys"))
     example, decode = SPRING[guard]
     ignored = shutil.ignore_patterns("target", "webflux")
     project = Path(shutil.copytree(ROOT / example, folder / "spring", ignore=ignored))

@@ -82,7 +82,7 @@ LANGUAGES = {
     "Java": Language(("java", "javac"), "javac -d /tmp/orders "),
     "Java 8": Language(("java", "javac"), "javac --release 8"),
     "Go": Language(("go",), "go run -C", page="docs/build/go.md"),
-    "PHP": Language(("php",), "php -S", asks=True),
+    "PHP": Language(("php", "composer"), "php -S", page="docs/build/php.md"),
     "Express": Language(("node", "npm"), "npm start"),
 }
 
@@ -195,6 +195,8 @@ def started(language: Language, folder: Path, wxauth: Wxauth, stack: ExitStack) 
     for change in language.changes:
         line = line.replace(*change)
     env = {"WXAUTH_ISSUER": wxauth.front.url, "PORT": port, "no_proxy": "127.0.0.1", **language.env}
+    env |= {"COMPOSER_ALLOW_SUPERUSER": "1", "WXAUTH_KEYS_DIR": str(folder / "keys")}
+    (folder / "keys").mkdir(mode=0o700)
     env |= {"WXAUTH_CLIENT": f"orders:{wxauth.secret}", "ORDERS_SECRET": wxauth.secret}
     client = httpx.Client(
         base_url=f"http://127.0.0.1:{port}",

@@ -1,19 +1,22 @@
 <?php
 
-// Prints the verdicts of wxauth_keys.php on each line from tests/foreign/key_documents.py. It needs no php-jwt.
+// Prints the guard's verdicts on each line from tests/foreign/key_documents.py.
 
-require 'wxauth_keys.php';
+require 'autoload.php';
 
 function status(string $issuer, string $token): int
 {
-    $keys = wxauth_keys($issuer, $token, kept($issuer));
-    $kid = json_decode(base64_decode(explode('.', $token)[0]))->kid;
-    return $keys === null ? 503 : (in_array($kid, array_column($keys['keys'], 'kid'), true) ? 200 : 401);
+    try {
+        (new Wxauth\Guard(['issuer' => $issuer, 'keys_dir' => getenv('KEPT')]))->user("Bearer $token");
+    } catch (Wxauth\Refusal $refusal) {
+        return $refusal->status();
+    }
+    return 200;
 }
 
 function kept(string $issuer): string
 {
-    return getenv('KEPT') . '/' . md5($issuer) . '.json';
+    return getenv('KEPT') . '/' . hash('sha256', $issuer) . '.json';
 }
 
 function forget_the_pause(string $issuer): void
