@@ -6,20 +6,24 @@ import java.io.IOException;
 import java.net.InetSocketAddress;
 import java.nio.charset.StandardCharsets;
 import java.util.concurrent.Executors;
+import wxauth.guard.WxauthGuard;
+import wxauth.guard.WxauthRefusal;
+import wxauth.guard.WxauthUser;
 
 /** The service. All its routes require a valid token. */
 public final class Orders {
-    private final Wxauth wxauth;
+    private final WxauthGuard guard;
 
-    private Orders(Wxauth wxauth) {
-        this.wxauth = wxauth;
+    private Orders(WxauthGuard guard) {
+        this.guard = guard;
     }
 
     public static void main(String[] arguments) throws Exception {
         var environment = System.getenv();
         var issuer = environment.getOrDefault("WXAUTH_ISSUER", "http://127.0.0.1:8000");
+        var audience = environment.getOrDefault("WXAUTH_AUDIENCE", "wxauth");
         var port = Integer.parseInt(environment.getOrDefault("PORT", "8010"));
-        var orders = new Orders(new Wxauth(issuer, environment.getOrDefault("WXAUTH_AUDIENCE", "wxauth")));
+        var orders = new Orders(WxauthGuard.builder(issuer).audience(audience).build());
         var server = HttpServer.create(new InetSocketAddress("127.0.0.1", port), 0);
         server.createContext("/", orders::answer);
         server.setExecutor(Executors.newFixedThreadPool(16));
@@ -29,63 +33,51 @@ public final class Orders {
 
     private void answer(HttpExchange exchange) throws IOException {
         try (exchange) {
-            var user = user(exchange);
-            if (user == null) {
-                return;
-            }
-            switch (exchange.getRequestURI().getPath()) {
-                case "/whoami", "/orders" -> send(exchange, user);
-                case "/staff" -> {
-                    if (user.roles().contains("staff")) send(exchange, user);
-                    else refuse(exchange, 403, "insufficient_role", null);
+            try {
+                var user = user(exchange);
+                if (user == null) {
+                    exchange.sendResponseHeaders(404, -1);
+                } else {
+                    send(exchange, 200, "application/json", json(user));
                 }
-                default -> send(exchange, 404, "{\"status\": 404, \"code\": \"not_found\"}");
+            } catch (WxauthRefusal refusal) {
+                refuse(exchange, refusal);
             }
         }
     }
 
-    /** Returns the user who sent the request. If the request is refused, sends the refusal and returns null. */
-    private Wxauth.User user(HttpExchange exchange) throws IOException {
-        var header = exchange.getRequestHeaders().getFirst("Authorization");
-        if (header == null || !header.regionMatches(true, 0, "Bearer ", 0, 7)) {
-            refuse(exchange, 401, "missing_token", "Bearer");
-            return null;
+    /** Returns the user who sent the request, or null if there is no such path. */
+    private WxauthUser user(HttpExchange exchange) {
+        var authorization = exchange.getRequestHeaders().getFirst("Authorization");
+        return switch (exchange.getRequestURI().getPath()) {
+            case "/whoami", "/orders" -> guard.verify(authorization);
+            case "/staff" -> guard.verify(authorization, "staff");
+            case "/refund" -> guard.current().verify(authorization, "clerk");
+            default -> null;
+        };
+    }
+
+    private static void refuse(HttpExchange exchange, WxauthRefusal refusal) throws IOException {
+        if (refusal.challenge() != null) {
+            exchange.getResponseHeaders().set("WWW-Authenticate", refusal.challenge());
         }
-        try {
-            return wxauth.verify(header.substring(7));
-        } catch (Wxauth.InsufficientScope other) {
-            refuse(exchange, 403, "insufficient_scope", "Bearer error=\"insufficient_scope\"");
-        } catch (Wxauth.InvalidToken refusal) {
-            System.err.println("a token was refused: " + refusal.getMessage());
-            refuse(exchange, 401, "invalid_token", "Bearer error=\"invalid_token\"");
-        } catch (Wxauth.KeysUnavailable away) {
+        if (refusal.status() == 503) {
             exchange.getResponseHeaders().set("Retry-After", "5");
-            refuse(exchange, 503, "keys_unavailable", null);
         }
-        return null;
+        var problem = refusal.problem(exchange.getRequestHeaders().getFirst("Accept-Language"));
+        send(exchange, refusal.status(), "application/problem+json", problem);
     }
 
-    private static void refuse(HttpExchange exchange, int status, String code, String challenge) throws IOException {
-        if (challenge != null) {
-            exchange.getResponseHeaders().set("WWW-Authenticate", challenge);
-        }
-        send(exchange, status, "{\"status\": " + status + ", \"code\": \"" + code + "\"}");
-    }
-
-    private static void send(HttpExchange exchange, Wxauth.User user) throws IOException {
-        // The ids of wxauth need no escaping in JSON. For other texts, such as most external ids, use your JSON
-        // library.
+    private static String json(WxauthUser user) {
+        // The ids of wxauth need no escaping in JSON. For other texts, such as most external ids, use your JSON library.
         var externalId = user.externalId() == null ? "null" : "\"" + user.externalId() + "\"";
-        send(
-                exchange,
-                200,
-                "{\"sub\": \"" + user.id() + "\", \"openid\": \"" + user.openid() + "\", \"app_id\": \"" + user.appId()
-                        + "\", \"external_id\": " + externalId + "}");
+        return "{\"sub\": \"" + user.id() + "\", \"openid\": \"" + user.openid() + "\", \"app_id\": \"" + user.appId()
+                + "\", \"external_id\": " + externalId + "}";
     }
 
-    private static void send(HttpExchange exchange, int status, String json) throws IOException {
+    private static void send(HttpExchange exchange, int status, String type, String json) throws IOException {
         var body = json.getBytes(StandardCharsets.UTF_8);
-        exchange.getResponseHeaders().set("Content-Type", "application/json");
+        exchange.getResponseHeaders().set("Content-Type", type);
         exchange.sendResponseHeaders(status, body.length);
         exchange.getResponseBody().write(body);
     }

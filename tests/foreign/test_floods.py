@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.docs import ROOT
 from tests.foreign.conftest import Front, Issuer
 from tests.processes import PATIENCE, Running, free_port
 from tests.programs import needs, output_of
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.process, pytest.mark.node]
 FLOOD = str(Path(__file__).with_name("flood.py"))
 NODE_SERVICE = Path(__file__).parents[2] / "clients/node/test/refunds.js"
 GO_SERVICE = Path(__file__).with_name("refunds")
+JAVA_SERVICE = Path(__file__).with_name("Refunds.java")
 # A service whose refunds need a guard with `or_offline`, in an event loop, in threads or in green threads.
 SERVICE = """
 import sys
@@ -110,6 +112,10 @@ def service(kind: str, issuer: str, internal_url: str, folder: Path) -> Iterator
         program = folder / "refunds"
         output_of(needs("go"), "build", "-C", str(GO_SERVICE), "-o", str(program))
         command = [str(program)]
+    if kind == "java":
+        sources = [*(ROOT / "clients/java/guard/src/main/java/wxauth/guard").glob("*.java"), JAVA_SERVICE]
+        output_of(needs("javac"), "-Xlint:-options", "--release", "8", "-d", str(folder), *map(str, sources))
+        command = [needs("java"), "-cp", str(folder), "Refunds"]
     with Running(*command, issuer, internal_url, str(port), cwd=folder) as running:
         running.wait_for("running")
         yield port
@@ -136,6 +142,7 @@ async def settle(port: int, token: str, outcome: str) -> None:
         ("gevent", (2500,)),
         ("node", (1000, 2500, 5000)),
         ("go", (1000, 2500, 5000)),
+        ("java", (1000, 2500, 5000)),
     ],
 )
 async def test_no_flood_lets_a_banned_clerk_refund(
@@ -149,7 +156,7 @@ async def test_no_flood_lets_a_banned_clerk_refund(
         await settle(port, clerk, "401")
 
 
-@pytest.mark.parametrize("kind", ["uvicorn", "node", "go"])
+@pytest.mark.parametrize("kind", ["uvicorn", "node", "go", "java"])
 async def test_during_an_outage_everybody_gets_in_who_did_not_wait_for_its_finding(
     issuer: Issuer, clerk: str, tmp_path: Path, kind: str
 ) -> None:

@@ -30,7 +30,7 @@ SPRING = {
     "Spring Boot 3": ("examples/spring", "found.decode(token)"),
     "WebFlux": ("examples/spring/webflux", "found.decode(token).block()"),
 }
-GUARDS = (*OWN, "Node", "Java", "Java 8", "Go", "PHP", *SPRING)
+GUARDS = (*OWN, "Node", "Java", "Go", "PHP", *SPRING)
 
 
 @pytest.fixture
@@ -66,13 +66,12 @@ def judged(guard: str, lines: list[Line], folder: Path, publisher: Publisher) ->
     if guard == "Node":
         package = ROOT / "clients/node"
         return printed([needs_node(package), str(package / "test/judge.js")], lines, folder)
-    if guard.startswith("Java"):
-        needs("java")
-        path, release = f"{folder}/classes", ["--release", "8"] if guard == "Java 8" else []
-        source = ROOT / "examples" / ("java8" if guard == "Java 8" else "java") / "Wxauth.java"
-        command = [needs("javac"), "-Xlint:-options", *release, "-d", path, str(source), str(JUDGES / "Judge.java")]
+    if guard == "Java":
+        path = f"{folder}/classes"
+        files = [*(ROOT / "clients/java/guard/src/main/java/wxauth/guard").glob("*.java"), JUDGES / "Judge.java"]
+        command = [needs("javac"), "-Xlint:-options", "--release", "8", "-d", path, *map(str, files)]
         subprocess.run(command, check=True, timeout=NODE_PATIENCE)
-        return printed(["java", "-cp", path, "Judge"], lines, folder)
+        return printed([needs("java"), "-cp", path, "Judge"], lines, folder)
     if guard == "Go":
         module = Path(shutil.copytree(ROOT / "clients/go", folder / "go"))
         shutil.copy(JUDGES / "judge_test.go", module / "wxauthguard")

@@ -1,9 +1,9 @@
 """The services of docs/build/languages.md are started with the page's own commands and get the same requests."""
 
 import json
+import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +24,8 @@ from tests.foreign.conftest import Front, Issuer, issuer_at
 from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.foreign.jdks import UNREACHED, jdks
 from tests.guard.hostile import CLAIMS, HOSTILE, Forgery, decode
-from tests.processes import WXAUTH, Running, environment, free_port, run, until
-from tests.programs import EXPRESS, NODE_PATIENCE, lacks, needs, needs_node, output_of
+from tests.processes import WXAUTH, Running, free_port, run, until
+from tests.programs import EXPRESS, NODE_PATIENCE, lacks, needs, needs_node
 from tests.serving import serving
 from tests.sweeps import Sweep
 from tests.world import bearer
@@ -69,6 +69,13 @@ def spring(jdk: int, *changes: tuple[str, str], **options: Any) -> Language:
     return Language(("mvn", "javac"), "mvn -q -f", changes, env, **options)
 
 
+def newest_java() -> Language:
+    home = jdks()[-1] if jdks() else "/usr"
+    env = {"JAVA_HOME": home, "PATH": f"{home}/bin:{os.environ['PATH']}"}
+    other_folder = ("/tmp/orders", "/tmp/orders25")
+    return Language(("java", "javac", "mvn"), "mvn -q -f clients", (other_folder,), env, page="docs/build/java.md")
+
+
 OLDER = ("spring-boot:", "-Dspring-boot.version=3.5.16 spring-boot:")
 LANGUAGES = {
     "Spring Boot 4": spring(-1, takes=TAKEN_BY_SPRING),
@@ -79,8 +86,8 @@ LANGUAGES = {
     "WebFlux": spring(
         0, OLDER, ("examples/spring", "examples/spring/webflux"), takes=TAKEN_BY_SPRING, keep_alive=False
     ),
-    "Java": Language(("java", "javac"), "javac -d /tmp/orders "),
-    "Java 8": Language(("java", "javac"), "javac --release 8"),
+    "Java": Language(("java", "javac", "mvn"), "mvn -q -f clients", page="docs/build/java.md"),
+    "Java 25": newest_java(),
     "Go": Language(("go",), "go run -C", page="docs/build/go.md"),
     "PHP": Language(("php", "composer"), "php -S", page="docs/build/php.md"),
     "Express": Language(("node", "npm"), "npm start"),
@@ -186,7 +193,10 @@ def started(language: Language, folder: Path, wxauth: Wxauth, stack: ExitStack) 
     """Start a service of this language as a reader does."""
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("node_modules", "express"))
     (folder / "examples/express").symlink_to(EXPRESS)
-    (folder / "clients").symlink_to(ROOT / "clients")
+    (folder / "clients").mkdir()
+    for name in ("go", "node", "php"):
+        (folder / "clients" / name).symlink_to(ROOT / "clients" / name)
+    shutil.copytree(ROOT / "clients/java", folder / "clients/java", ignore=shutil.ignore_patterns("target"))
     if language.properties:
         added = block(PAGE, language.properties).replace("https://auth.example.com", wxauth.front.url)
         with (folder / "examples/spring/src/main/resources/application.properties").open("a") as properties:
@@ -389,97 +399,6 @@ def test_a_flood_of_unknown_keys_reads_them_seldom_delays_nobody_and_makes_no_50
             assert {each.result() for each in hanging} == {401}
     finally:
         front.answers.set()
-
-
-INTERCEPTED = """
-import com.example.orders.Wxauth;
-import javax.servlet.http.*;
-import org.springframework.mock.web.*;
-import org.springframework.web.servlet.HandlerInterceptor;
-
-public class Intercepted implements HandlerInterceptor {
-    final Wxauth wxauth = new Wxauth(System.getenv("WXAUTH_ISSUER"), "wxauth");
-
-    @Override
-    %s
-
-    public static void main(String[] tokens) {
-        Intercepted interceptor = new Intercepted();
-        for (String token : tokens) {
-            boolean isPreflight = token.equals("OPTIONS");
-            MockHttpServletRequest request = new MockHttpServletRequest(isPreflight ? token : "GET", "/orders");
-            if (!token.isEmpty() && !isPreflight) request.addHeader("Authorization", token);
-            MockHttpServletResponse response = new MockHttpServletResponse();
-            System.out.print(interceptor.preHandle(request, response, null) + " " + response.getStatus() + "\\n");
-        }
-    }
-}
-"""
-SPRING_5 = ("spring-webmvc", "spring-web", "spring-core", "spring-jcl", "spring-beans", "spring-context", "spring-test")
-"""The artifacts of Spring 5 from Spring Boot 2.1.5."""
-
-
-def test_the_interceptor_of_spring_boot_2_admits_the_users_of_mini_programs(wxauth: Wxauth, tmp_path: Path) -> None:
-    jars = [f"org.springframework:{name}:5.1.7.RELEASE" for name in SPRING_5]
-    for jar in (*jars, "javax.servlet:javax.servlet-api:4.0.1"):
-        copy = [needs("mvn"), "-q", "dependency:copy", f"-Dartifact={jar}", f"-DoutputDirectory={tmp_path / 'jars'}"]
-        done = subprocess.run(copy, cwd=tmp_path, capture_output=True, text=True, timeout=NODE_PATIENCE)
-        if done.returncode:
-            lacks(f"needs {jar}: {done.stdout[-300:]} 未能下载依赖包")
-    source = tmp_path / "Intercepted.java"
-    source.write_text(INTERCEPTED % block(PAGE, "public boolean preHandle"))
-    path = f"{tmp_path}:{tmp_path}/jars/*"
-    sources = [ROOT / "examples/java8/Wxauth.java", source]
-    output_of(needs("javac"), "--release", "8", "-Xlint:-options", "-cp", path, "-d", str(tmp_path), *map(str, sources))
-    own = wxauth.own
-    headers = [
-        f"Bearer {own['a login']}",
-        f"bearer {own['staff']}",
-        f"Bearer {own['a site, its access_token']}",
-        "",
-        "Basic x",
-        "OPTIONS",
-    ]
-    env = environment(WXAUTH_ISSUER=wxauth.front.url)
-    printed = output_of(needs("java"), "-cp", path, "Intercepted", *headers, env=env)
-    assert printed.splitlines() == ["true 200", "true 200", "false 403", "false 401", "false 401", "true 200"]
-
-
-WEBSITES = """
-import com.example.orders.Wxauth;
-
-public class Websites {
-    public static void main(String[] tokens) throws Exception {
-        Wxauth both = new Wxauth(System.getenv("WXAUTH_ISSUER"), "wxauth", true);
-        for (String token : tokens) System.out.println(both.verify(token).SCOPE);
-        try {
-            new Wxauth(System.getenv("WXAUTH_ISSUER"), "wxauth").verify(tokens[1]);
-        } catch (Wxauth.InsufficientScope refused) {
-            System.out.println("refused");
-        }
-    }
-}
-"""
-
-
-@pytest.mark.parametrize(("folder", "scope"), [("java", "scope()"), ("java8", "scope")])
-def test_java_accepts_websites_if_it_is_told(wxauth: Wxauth, tmp_path: Path, folder: str, scope: str) -> None:
-    source = tmp_path / "Websites.java"
-    source.write_text(WEBSITES.replace("SCOPE", scope))
-    output_of(needs("javac"), "-d", str(tmp_path), str(ROOT / f"examples/{folder}/Wxauth.java"), str(source))
-    tokens = wxauth.own["a login"], wxauth.own["a site, its access_token"]
-    env = environment(WXAUTH_ISSUER=wxauth.front.url)
-    printed = output_of(needs("java"), "-cp", str(tmp_path), "Websites", *tokens, env=env)
-    assert printed.splitlines() == ["null", part(tokens[1], 1)["scope"], "refused"]
-
-
-def test_what_the_page_shows_in_java_compiles(tmp_path: Path) -> None:
-    declared, *calls = block(PAGE, "static final Wxauth").splitlines(keepends=True)
-    method = f"static Wxauth.User of(String token) throws Exception {{\n{''.join(calls)} return user; }}"
-    (tmp_path / "Shown.java").write_text(f"package com.example.orders; class Shown {{ {declared} {method} }}")
-    sources = [*(ROOT / "examples/java").glob("*.java"), tmp_path / "Shown.java"]
-    command = [needs("javac"), "-Xlint:all", "-Werror", "-d", str(tmp_path), *map(str, sources)]
-    subprocess.run(command, check=True, timeout=NODE_PATIENCE)
 
 
 async def test_a_key_is_known_when_new_and_refused_once_withdrawn(services: dict[str, Service], wxauth: Wxauth) -> None:

@@ -1,4 +1,3 @@
-import com.example.orders.Wxauth;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.lang.reflect.Field;
@@ -12,13 +11,15 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
+import wxauth.guard.WxauthGuard;
+import wxauth.guard.WxauthRefusal;
 
-/** Prints the verdicts of Wxauth.java, for Java 8 and Java 17, on each line from tests/foreign/key_documents.py. */
+/** Prints the verdicts of the guard on each line from tests/foreign/key_documents.py. */
 public final class Judge {
-    private final Wxauth wxauth;
+    private final WxauthGuard guard;
 
     private Judge(String issuer) {
-        wxauth = new Wxauth(issuer, "wxauth");
+        guard = WxauthGuard.of(issuer);
     }
 
     public static void main(String[] none) throws Exception {
@@ -64,21 +65,22 @@ public final class Judge {
     }
 
     private void set(String name, long time) throws Exception {
-        Field field = Wxauth.class.getDeclaredField(name);
+        Field keysOfGuard = WxauthGuard.class.getDeclaredField("keys");
+        keysOfGuard.setAccessible(true);
+        Object keys = keysOfGuard.get(guard);
+        Field field = keys.getClass().getDeclaredField(name);
         field.setAccessible(true);
-        synchronized (wxauth) {
-            field.set(wxauth, time);
+        synchronized (keys) {
+            field.set(keys, time);
         }
     }
 
     private int status(String token) {
         try {
-            wxauth.verify(token);
+            guard.verify("Bearer " + token);
             return 200;
-        } catch (Wxauth.InvalidToken refused) {
-            return 401;
-        } catch (Wxauth.KeysUnavailable away) {
-            return 503;
+        } catch (WxauthRefusal refused) {
+            return refused.status();
         }
     }
 }
