@@ -98,7 +98,12 @@ BESIDE: dict[str, bytes] = {
     )
 }
 """A set that also contains malformed keys. Nimbus rejects the whole set."""
-DOCUMENTS = {**NONE, **COMPRESSED, **UNREAD, **READ, **BESIDE}
+TWICE: dict[str, bytes] = {
+    "two keys with one id": key_set(GOOD, {**SigningKey.generate().public_jwk, "kid": GOOD["kid"]}),
+    "the key twice": key_set(GOOD, GOOD),
+}
+"""Sets in which nobody knows which key an id names. Nimbus takes one."""
+DOCUMENTS = {**TWICE, **NONE, **COMPRESSED, **UNREAD, **READ, **BESIDE}
 
 
 @dataclass(frozen=True, slots=True)
