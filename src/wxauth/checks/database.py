@@ -8,8 +8,7 @@ from typing import Final
 
 from wxauth.apps.registry import Apps
 from wxauth.checks import queries
-from wxauth.checks.outsiders import judge_outsiders
-from wxauth.checks.queries import ensure_rights, read_revocations, schema_elsewhere, tables_with_hidden_rows
+from wxauth.checks.queries import ensure_rights, schema_elsewhere, tables_with_hidden_rows
 from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, judge_clock, note
 from wxauth.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.core.clock import Clock
@@ -47,7 +46,7 @@ OLDEST_SERVER: Final = 11  # an older major version of PostgreSQL cannot run the
 async def check_database(
     settings: Settings, findings: Findings, *, clock: Clock, deadlines: Deadlines
 ) -> AsyncGenerator[CheckResult | None, None]:
-    """Check the database server, its clock, the rights of roles, the schema, a login, and the stored values.
+    """Check the database server, its clock, the schema, a login, and the stored values.
 
     A check that has nothing to report yields None. `findings` receives the apps and the signing keys for later checks.
     """
@@ -78,8 +77,6 @@ async def _check_stored(
     database: Database, settings: Settings, findings: Findings, clock: Clock
 ) -> AsyncGenerator[CheckResult | None, None]:
     yield await _check_clock(database, clock)
-    for result in judge_outsiders(await read_revocations(database)):
-        yield result
     revision = await current_revision(database)
     hidden_in = await tables_with_hidden_rows(database)
     if hidden_in:  # the queries of the later checks would miss rows

@@ -1,17 +1,15 @@
 """The SQL that finds wxauth's tables and sequences, and the query that returns the REVOKE statements for them."""
 
-from typing import Final, LiteralString
+from typing import Final
 
 from wxauth.core.models import all_tables
 from wxauth.core.statements import Statement
 
 VERSION_TABLE: Final = "alembic_version"
-OUR_RELATIONS: Final[LiteralString] = """
-own_tables (oid) AS (
+REVOKES_FROM_PUBLIC: Final = Statement[str]("""
+WITH RECURSIVE tables_and_partitions (oid) AS (
     SELECT c.oid FROM unnest(:tables::text[]) name JOIN pg_class c ON c.oid = to_regclass(quote_ident(name))
      WHERE c.relkind IN ('r', 'p')
-), tables_and_partitions (oid) AS (
-    SELECT oid FROM own_tables  -- then their partitions, level by level
      UNION SELECT inhrelid FROM pg_inherits JOIN tables_and_partitions parent ON inhparent = parent.oid
 ), relations AS (
     SELECT c.oid, relkind, relowner, relacl, relnamespace, format('%I.%I', nspname, relname) AS name
@@ -21,14 +19,7 @@ own_tables (oid) AS (
                                         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
                                           AND refobjid IN (SELECT oid FROM tables_and_partitions)
                                           AND deptype IN ('a', 'i'))  -- of a serial or an identity column
-)"""
-"""Three parts of a `WITH RECURSIVE` clause, for the names of `our_tables`.
-
-`own_tables` contains wxauth's tables, `tables_and_partitions` also contains their partitions, and `relations` contains
-both and their sequences.
-"""
-REVOKES_FROM_PUBLIC: Final = Statement[str](f"""
-WITH RECURSIVE {OUR_RELATIONS}
+)
 SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, name)
   FROM relations
  WHERE pg_has_role(relowner, 'USAGE')  -- the current role owns it, or inherits the privileges of its owner
