@@ -1,5 +1,6 @@
-"""Objects that operators add to wxauth's tables stop a migration before it changes anything, or stay unchanged."""
+"""Objects that operators add to wxauth's tables stop a revision as a whole, or stay unchanged."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -12,9 +13,8 @@ from tests.databases import scripts_of_next_version
 from tests.processes import run
 from tests.world import Rows
 from wxauth.core.database import Database
-from wxauth.core.dependent_queries import Change, changes_in
 from wxauth.core.migrations import MigrationRefused, migrate
-from wxauth.core.revisions import KNOWN_REVISIONS
+from wxauth.core.revisions import KNOWN_REVISIONS, SCRIPTS
 
 pytestmark = pytest.mark.own_database
 
@@ -34,25 +34,22 @@ def downgrade() -> None:
 OTHER_TYPE = 'ALTER TABLE webhooks ALTER COLUMN url TYPE varchar(2000) COLLATE "C", ALTER types SET DATA TYPE varchar[]'
 DROPPED = "ALTER TABLE webhooks DROP COLUMN url"
 OF_OTHERS = {
-    "view public.hooks": "CREATE VIEW hooks AS SELECT name, url FROM webhooks",
-    "view public.name": "CREATE VIEW name AS SELECT url FROM webhooks",
-    'view reports."Hooks"': 'CREATE SCHEMA reports; CREATE VIEW reports."Hooks" AS SELECT url FROM public.webhooks',
-    "materialized view public.hooks": "CREATE MATERIALIZED VIEW hooks AS SELECT url FROM webhooks",
-    "rule noted on public.webhooks": """
+    ("DROP VIEW", "hooks"): "CREATE VIEW hooks AS SELECT name, url FROM webhooks",
+    ("DROP VIEW", 'reports."Hooks"'): """
+        CREATE SCHEMA reports; CREATE VIEW reports."Hooks" AS SELECT url FROM public.webhooks
+    """,
+    ("DROP MATERIALIZED VIEW", "hooks"): "CREATE MATERIALIZED VIEW hooks AS SELECT url FROM webhooks",
+    ("DROP RULE", "noted on"): """
         CREATE RULE noted AS ON UPDATE TO webhooks WHERE OLD.url <> NEW.url DO ALSO SELECT OLD.url
     """,
-    "policy own on webhooks": "CREATE POLICY own ON webhooks USING (url LIKE 'https://own.example%')",
-    "trigger noted on webhooks": """
+    ("DROP POLICY", "own on"): "CREATE POLICY own ON webhooks USING (url LIKE 'https://own.example%')",
+    ("DROP TRIGGER", "noted on"): """
         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$;
         CREATE TRIGGER noted BEFORE UPDATE OF url ON webhooks FOR EACH ROW EXECUTE FUNCTION note()
     """,
-    "generated column webhooks.host": """
-        ALTER TABLE webhooks ADD host text GENERATED ALWAYS AS (split_part(url, '/', 3)) STORED
-    """,
-    "function hosts()": """
+    ("DROP FUNCTION", "hosts()"): """
         CREATE FUNCTION hosts() RETURNS SETOF text BEGIN ATOMIC SELECT url FROM webhooks; END
     """,
-    "publication hooks": "CREATE PUBLICATION hooks FOR TABLE webhooks WHERE (url <> '')",
 }
 
 
@@ -80,40 +77,27 @@ async def migrated(database_url: str, rows: Rows, tmp_path: Path) -> AsyncIterat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [OTHER_TYPE, DROPPED], ids=["another type", "dropped"])
-async def test_an_object_that_uses_a_changed_column_is_named_before_anything_is_migrated(
+async def test_an_object_that_uses_a_changed_column_is_named_and_no_part_of_the_revision_stays(
     migrated: Migrated, change: str
 ) -> None:
-    migrated.next_one(change)
+    await migrated.migrate()
+    migrated.next_one(f"ALTER TABLE webhooks ADD colour text''')\n    op.execute('''{change}")
     clean = await schema_of(migrated.rows)
-    for name, made in OF_OTHERS.items():
-        transaction = migrated.rows.transaction()
-        await transaction.start()
+    for (kind, name), made in OF_OTHERS.items():
         await migrated.rows.execute(made)
-        await transaction.commit()
         before = await schema_of(migrated.rows)
         with pytest.raises(MigrationRefused) as refusal:
             await migrated.migrate()
-        assert f"{name} (webhooks.url)" in refusal.value.text
-        assert "Drop these objects, run the command again, and then recreate the objects." in refusal.value.text
+        assert name in refusal.value.text
+        assert "drop the object, run the command again, and then recreate the object" in refusal.value.text
         assert "\n" not in refusal.value.text
         assert await schema_of(migrated.rows) == before
-        kind, _, rest = name.partition(" ")
-        kind, rest = ("materialized view", rest.removeprefix("view ")) if kind == "materialized" else (kind, rest)
-        if kind == "generated":
-            await migrated.rows.execute("ALTER TABLE webhooks DROP host")
-        else:
-            await migrated.rows.execute(f"DROP {kind} {rest} CASCADE; DROP FUNCTION IF EXISTS note()")
+        assert await migrated.rows.fetchval("SELECT version_num FROM alembic_version") == "9002"
+        table = " webhooks" if name.endswith(" on") else ""
+        await migrated.rows.execute(f"{kind} {name}{table} CASCADE; DROP FUNCTION IF EXISTS note()")
         await migrated.rows.execute("DROP SCHEMA IF EXISTS reports")
         assert await schema_of(migrated.rows) == clean
     assert await migrated.migrate() == "9003"
-
-
-@pytest.mark.slow
-async def test_a_foreign_key_to_a_dropped_column_is_named(migrated: Migrated) -> None:
-    migrated.next_one("ALTER TABLE webhooks DROP COLUMN name")
-    await migrated.rows.execute("CREATE TABLE mine (hook text REFERENCES webhooks (name))")
-    with pytest.raises(MigrationRefused, match=r"foreign key mine_hook_fkey of mine \(webhooks.name\)"):
-        await migrated.migrate()
 
 
 @pytest.mark.slow
@@ -125,26 +109,6 @@ async def test_a_foreign_key_of_a_dropped_column_is_dropped_with_it(migrated: Mi
     """)
     assert await migrated.migrate() == "9003"
     assert not await migrated.rows.fetch("SELECT FROM pg_constraint WHERE conname = 'known'")
-
-
-@pytest.mark.slow
-async def test_a_query_ends_the_search_in_a_revision_and_a_mistake_is_reported(migrated: Migrated) -> None:
-    await migrated.rows.execute("CREATE VIEW hooks AS SELECT url FROM webhooks")
-    migrated.next_one(f"{DROPPED}''')\n    op.get_bind().execute('''SELECT")
-    with pytest.raises(MigrationRefused, match=r"view public\.hooks \(webhooks\.url\)"):
-        await migrated.migrate()
-    migrated.next_one(f"{DROPPED}''')\n    op.exceute('''SELECT")
-    with pytest.raises(AttributeError, match="exceute"):
-        await migrated.migrate()
-
-
-@pytest.mark.slow
-async def test_many_objects_are_named_up_to_a_bound(migrated: Migrated) -> None:
-    migrated.next_one(DROPPED)
-    for n in range(30):
-        await migrated.rows.execute(f"CREATE VIEW hooks_{n:02} AS SELECT url FROM webhooks")
-    with pytest.raises(MigrationRefused, match=r"hooks_19 \(webhooks.url\) and 10 more\. Drop these objects"):
-        await migrated.migrate()
 
 
 @pytest.mark.slow
@@ -171,7 +135,7 @@ async def test_a_way_back_is_refused_too(migrated: Migrated) -> None:
     migrated.next_one("ALTER TABLE webhooks ADD colour text", down="ALTER TABLE webhooks DROP colour")
     await migrated.migrate()
     await migrated.rows.execute("CREATE VIEW colours AS SELECT colour FROM webhooks")
-    with pytest.raises(MigrationRefused, match=r"view public.colours \(webhooks.colour\)"):
+    with pytest.raises(MigrationRefused, match="view colours depends on"):
         await migrated.migrate(revision="9001")
     assert await migrated.rows.fetchval("SELECT version_num FROM alembic_version") == "9003"
 
@@ -220,34 +184,12 @@ async def test_the_command_names_the_object_on_one_line(database_url: str, rows:
     done = run("migrate", "--to", "base", "--yes", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
     output = done.stdout + done.stderr
     assert (done.returncode, len(output.splitlines())) == (1, 1)
-    assert "view public.people (users)" in output
-    assert await rows.fetchval("SELECT version_num FROM alembic_version") == KNOWN_REVISIONS[0]
+    assert "view people depends on" in output
+    assert await rows.fetchval("SELECT version_num FROM alembic_version") == KNOWN_REVISIONS[-1]  # the first one
 
 
-def test_changes_are_found_in_the_sql_of_a_revision() -> None:
-    sql = """
-        ALTER TABLE ONLY public.users ALTER COLUMN "phone" SET DATA TYPE text, DROP nickname, ALTER status SET NOT NULL,
-            DROP CONSTRAINT users_check, ALTER roles DROP DEFAULT, ADD COLUMN type text, ALTER unionid type varchar;
-        alter table if exists apps drop column if exists fields cascade;
-        CREATE INDEX types ON events (type); DROP INDEX events_type_idx; DROP TRIGGER users_check ON users;
-        DROP TABLE IF EXISTS feed, public.sweeps CASCADE
-    """
-    assert [*changes_in(sql)] == [
-        Change("users", "phone", is_dropped=False),
-        Change("users", "nickname", is_dropped=True),
-        Change("users", "unionid", is_dropped=False),
-        Change("apps", "fields", is_dropped=True),
-        Change("feed", None, is_dropped=True),
-        Change("sweeps", None, is_dropped=True),
-    ]
-
-
-@pytest.mark.oldest_postgres
-async def test_the_schema_has_no_object_of_a_kind_that_is_taken_for_somebody_elses(rows: Rows) -> None:
-    found = await rows.fetch("""
-        SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('v', 'm')
-         UNION ALL SELECT polname FROM pg_policy UNION ALL SELECT pubname FROM pg_publication
-         UNION ALL SELECT rulename FROM pg_rewrite JOIN pg_class c ON c.oid = ev_class
-                    WHERE relnamespace = 'public'::regnamespace
-    """)
-    assert found == []
+def test_a_revision_outside_of_a_transaction_drops_and_changes_no_column() -> None:
+    for path in (SCRIPTS / "versions").glob("*.py"):
+        text = path.read_text()
+        if re.search(r"\btransactional\b.*\bFalse$", text, re.MULTILINE):
+            assert not re.search(r"\bALTER TABLE\b(?!.*\bVALIDATE\b)|\bDROP TABLE\b", text), path.name

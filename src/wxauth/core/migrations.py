@@ -10,7 +10,7 @@ batch of rows, must not hold such a lock. Therefore they run outside of a transa
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +30,6 @@ from alembic import command
 from wxauth.core import revisions
 from wxauth.core.connecting import ISOLATION, LastWords, sql_to_lift_limits
 from wxauth.core.database import Database
-from wxauth.core.dependent_queries import refusal_for_dependents, sql_of
 from wxauth.core.function_queries import SEARCH_PATHS
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.outages import raise_if_unavailable
@@ -86,7 +85,7 @@ class MigrationBlocked(TextError):
 
 
 class MigrationRefused(TextError):
-    """PostgreSQL has refused a revision, or would refuse it, because of the contents of the database."""
+    """PostgreSQL has refused a revision because of the contents of the database."""
 
 
 class MigrationForbidden(Exception):
@@ -129,10 +128,6 @@ async def migrate(
         else:
             target = order[-1] if revision == HEAD else revision
             steps = _steps(directory, order, stored or BASE, target)
-            # A schema without a revision has no tables of wxauth that another program's object could use.
-            if stored is not None:
-                all_scripts = (directory.get_revision(number) for number in known_revisions)
-                await _refuse_dependents(database, steps, all_scripts)
             for step in steps:
                 run = partial(_run_step, database, scripts, step, lock_patience=lock_patience)
                 await _with_retries(run, step, pause=pause, patience=patience)
@@ -234,13 +229,6 @@ def _steps(directory: ScriptDirectory, order: Sequence[str], current: str, targe
         _Step(directory.get_revision(after if is_upgrade else before), is_upgrade=is_upgrade, revision=after)
         for before, after in pairwise(path)
     ]
-
-
-async def _refuse_dependents(database: Database, steps: Sequence[_Step], all_scripts: Iterable[Script]) -> None:
-    sql = ";".join(sql_of(step.script, is_upgrade=step.is_upgrade) for step in steps)
-    refusal = await refusal_for_dependents(database, sql, all_scripts)
-    if refusal is not None:
-        raise MigrationRefused(refusal)
 
 
 def _functions_in(scripts: Path) -> list[str]:
