@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 from unicodedata import east_asian_width
@@ -55,14 +55,6 @@ def terminal_language() -> str:
 def localized(text: object) -> str:
     """Return a text in the language of the terminal. Any other value is converted with `str`."""
     return str(translate(text, terminal_language()))
-
-
-def listed(names: Iterable[str], other_count: int) -> Text:
-    """Return a list such as `a, b and 3 more`."""
-    joined = _(", ").join(names)
-    if other_count == 0:
-        return joined
-    return _("{some} and {n} more", some=joined, n=other_count)
 
 
 def os_reason(exc: OSError) -> Text:

@@ -17,25 +17,6 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, u
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.urls import split_hosts
 
-# asyncpg would send these parameters of libpq to the server as settings of the session.
-_UNKNOWN_TO_ASYNCPG: Final = frozenset(
-    [
-        "client_encoding",
-        "connect_timeout",
-        "fallback_application_name",
-        "gssdelegation",
-        "keepalives",
-        "keepalives_count",
-        "keepalives_idle",
-        "keepalives_interval",
-        "load_balance_hosts",
-        "max_protocol_version",
-        "min_protocol_version",
-        "sslcompression",
-        "sslsni",
-        "tcp_user_timeout",
-    ]
-)
 # asyncpg lacks these features, and wxauth connects without them.
 _OMITTED: Final = frozenset(
     [
@@ -113,17 +94,17 @@ class UnusableFile(NamedTuple):
 def read_url(url: str) -> DatabaseUrl:
     """Read a URL with one host or several.
 
-    The DSNs omit the parameters that asyncpg does not know, and contain wxauth's defaults for those that the URL lacks.
+    The DSNs omit parameters that services print although they have no effect here, and contain wxauth's defaults for
+    those that the URL lacks.
     """
     parts, hosts = split_hosts(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     pooler = query.pop("pgbouncer", "")
     requires_channel_binding = query.get("channel_binding") == "require"
-    query = {
-        name: value
-        for name, value in query.items()
-        if name not in _UNKNOWN_TO_ASYNCPG and (name, value) not in _OMITTED
-    }
+    query.pop("client_encoding", None)  # the server would take it, and asyncpg reads UTF-8 in any case
+    query.pop("connect_timeout", None)  # Neon adds it to a URL for Prisma; wxauth has a deadline of its own
+    # The server refuses by its name any other parameter that asyncpg doesn't know.
+    query = {name: value for name, value in query.items() if (name, value) not in _OMITTED}
     refusal = None
     if (query.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")) == _SYSTEM:
         if (query.get("sslmode") or os.environ.get("PGSSLMODE") or "verify-full") != "verify-full":
