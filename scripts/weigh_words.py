@@ -1,6 +1,7 @@
-"""Count the words in the code, and refuse what is above the limits in development.md.
+"""Count the code and the words in it, and refuse what is above the limits.
 
-Each row `words FOLDER LIMIT` of the file named by the first argument limits the docstring lines for 100 lines of code.
+Each row `words FOLDER LIMIT CODE` of the file named by the first argument limits the docstring lines for 100 lines of
+code, and the lines of code.
 A line of code has a token that is neither docstring nor comment, also in SQL. A string that stands alone after an
 assignment is a docstring. Texts that users see, in the OpenAPI document or in `--help`, don't count. With --files, the
 files with the most docstrings are listed.
@@ -140,7 +141,7 @@ def main() -> int:
     limits, *options = sys.argv[1:]
     rows = [line.split() for line in Path(limits).read_text().splitlines() if line.startswith("words ")]
     status = 0
-    for _, folder, limit in rows:
+    for _, folder, limit, most_code in rows:
         trees = {path: ast.parse(path.read_text()) for path in sorted((ROOT / folder).rglob("*.py"))}
         shown = _models(trees.values())
         each_file = {path: words_of(path, tree, shown) for path, tree in trees.items()}
@@ -154,6 +155,7 @@ def main() -> int:
         found = sum(each_file.values(), Words())
         refused = found.refused
         for name, value, most in (
+            ("lines of code", found.code, int(most_code)),
             ("lines of docstrings for 100 of code", found.for_100(found.docstrings), int(limit)),
             ("lines of comments for 100 of code", found.for_100(found.comments), MOST_COMMENTS),
             (
@@ -163,7 +165,7 @@ def main() -> int:
             ),
         ):
             if value > most:
-                refused.append(f"{folder}: {value:.1f} {name}, at most {most}")
+                refused.append(f"{folder}: {value:,.1f} {name}, at most {most}")
         sys.stdout.writelines(f"{line}\n" for line in refused)
         status |= bool(refused)
     return status

@@ -95,14 +95,15 @@ def test_sums_are_shown_and_only_a_large_file_without_a_reason_is_refused(tmp_pa
         ('class A(SQLModel):\n    a: int\n    """A row, which nobody sees."""\n', ["lines of docstrings"]),
         ('A = 1\n"""A constant."""\n', ["lines of docstrings"]),
         ("# one two three four five six seven eight\n" * 8 + "A = 1\n", ["a comment of 72 words", "lines of comments"]),
-        ('A = """\n-- null: none\nSELECT 1"""\n' * 30, ["lines of comments"]),
+        ("A = 1\n" * 31, ["111.0 lines of code, at most 110"]),
+        ('A = """\n-- null: none\nSELECT 1"""\n' * 15, ["lines of comments"]),
     ],
 )
 def test_words_in_code_above_the_limits_are_refused(tmp_path: Path, code: str, refused: list[str]) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code/a.py").write_text(code)
     (tmp_path / "code/b.py").write_text("A = 1\n" * 80)
-    (tmp_path / "weights").write_text(f"words {tmp_path / 'code'} 0\n")
+    (tmp_path / "weights").write_text(f"words {tmp_path / 'code'} 0 110\n")
     done = subprocess.run(
         [sys.executable, ROOT / "scripts/weigh_words.py", tmp_path / "weights"],
         capture_output=True,
