@@ -2,7 +2,9 @@
 
 import json
 import re
+import sys
 from collections.abc import Mapping
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,6 +75,15 @@ def _numbers_of_sources(facts: Mapping[str, Any]) -> dict[str, int]:
     return {name: number for number, name in enumerate(facts["sources"], 1)}
 
 
+def old_sources(on: date) -> list[str]:
+    """Return the sources that were read more than a year before this day."""
+    sources = json.loads(FACTS.read_text(encoding="utf-8"))["sources"]
+    oldest = on - timedelta(days=366)
+    return [f"{name}, {url}" for name, (url, month) in sources.items() if date.fromisoformat(f"{month}-28") < oldest]
+
+
 if __name__ == "__main__":
+    if len(sys.argv) > 1:  # the day of a release
+        sys.exit("\n".join(f"look again: {source}" for source in old_sources(date.fromisoformat(sys.argv[1]))) or 0)
     for language, path in PAGES.items():
         path.write_text(written(language), encoding="utf-8")

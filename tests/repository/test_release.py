@@ -176,6 +176,8 @@ def test_a_tag_of_another_version_and_a_version_without_a_date_are_refused(proje
     for tag, heading, reason in (("v99.0.0", DATED, "v99.0.0"), (f"v{wxauth.__version__}", undated, "has no date")):
         done = project.release(tag, heading=heading)
         assert (done.returncode, reason in done.stderr) == (1, True), done.stderr
+    late = project.release(f"v{wxauth.__version__}", heading=f"## [{wxauth.__version__}] - 2100-01-01")
+    assert (late.returncode, "look again" in late.stderr) == (1, True), late.stderr
 
 
 def test_every_package_has_the_version_with_which_the_changelog_begins() -> None:
