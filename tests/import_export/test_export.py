@@ -95,8 +95,11 @@ async def test_an_export_that_the_server_ends_names_the_servers_reason(
         export("pipe", url=url, language=language) as exporting,
         await asyncio.to_thread((tmp_path / "pipe").open, "rb") as pipe,
     ):
-        end = f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {OF_EXPORT} AND query LIKE 'FETCH%'"
-        await until(lambda: rows.fetchval(end))  # its connection is idle while the pipe is full
+        # Its connection is idle while the pipe is full. A server that is still sending rows cannot send its reason.
+        is_idle = f"{OF_EXPORT} AND query LIKE 'FETCH%' AND state = 'idle in transaction'"
+        await until(
+            lambda: rows.fetchval(f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {is_idle}")
+        )
         await asyncio.to_thread(pipe.readlines)
         assert await ended(exporting) == (1, expected.format("terminating connection due to administrator command"))
 
