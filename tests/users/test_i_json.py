@@ -20,7 +20,6 @@ from tests.sign_up.hooks import SECRET, text
 from tests.sweeps import Sweep
 from tests.world import AddSibling, Admin, LogIn, Stage
 from wxauth.clients.models import Scope
-from wxauth.core.migrations import migrate
 from wxauth.import_export.files import FileFormat
 from wxauth.keys.keyring import KeyRing
 from wxauth_guard import BearerGuard
@@ -139,20 +138,6 @@ async def test_our_own_export_is_imported_again(stage: Stage) -> None:
     attributes = f'{{"a": [{values}], "text": "{TEXT_OF_INEXACT}", "é": 1}}'.replace('"é"', '"e"')
     line = f'{{"app_id": "{APP["app_id"]}", "openid": "openid-a1-alice", "attributes": {attributes}}}'
     assert (await mover.import_text(line.encode())).created == 1
-    await mover.move_out_and_in()
-
-
-@pytest.mark.own_database
-@pytest.mark.slow
-async def test_an_export_of_converted_values_is_imported_again_at_the_size_limit(stage: Stage) -> None:
-    mover, database = Mover(stage), stage.services.database
-    await mover.import_lines({"app_id": APP["app_id"], "openid": "openid-a1-alice"})
-    await migrate(database, revision="0106")
-    largest = ('{"a": [' + ",".join([TEXT_OF_INEXACT] * 101) + '], "b": "').encode().replace(b" ", b"")
-    largest += b"x" * (2048 - len(largest) - 2) + b'"}'
-    await stage.rows.execute("UPDATE users SET attributes = convert_from($1, 'UTF8')::jsonb", largest)
-    await migrate(database)
-    assert json.loads(await stage.rows.fetchval("SELECT attributes::text FROM users"))["a"] == [TEXT_OF_INEXACT] * 101
     await mover.move_out_and_in()
 
 

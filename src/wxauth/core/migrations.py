@@ -127,7 +127,12 @@ async def migrate(
             target = stored
         else:
             target = order[-1] if revision == HEAD else revision
-            steps = _steps(directory, order, stored or BASE, target)
+            first = _Step(directory.get_revision(order[1]), is_upgrade=True, revision=order[1])
+            is_replaced = stored in revisions.REPLACED
+            steps = _steps(directory, order, first.revision if is_replaced else stored or BASE, target)
+            if is_replaced:
+                run = partial(_run_all, database, first.script.module.AFTER_REPLACED, lock_patience=lock_patience)
+                await _with_retries(run, first, pause=pause, patience=patience)
             for step in steps:
                 run = partial(_run_step, database, scripts, step, lock_patience=lock_patience)
                 await _with_retries(run, step, pause=pause, patience=patience)
@@ -237,9 +242,9 @@ def _functions_in(scripts: Path) -> list[str]:
     return sorted({name for text in texts for name in _CREATED_FUNCTION.findall(text)})
 
 
-async def _run_all(database: Database, statements: Sequence[str]) -> None:
+async def _run_all(database: Database, statements: Sequence[str], *, lock_patience: float = 0.0) -> None:
     if statements:
-        async with migration_connection(database) as connection:
+        async with migration_connection(database, lock_patience=lock_patience) as connection:
             for statement in statements:
                 await connection.exec_driver_sql(statement)
 

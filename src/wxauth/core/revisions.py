@@ -19,6 +19,12 @@ _IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
 _IN_CLONE: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CLONE
 _REVISION: Final = re.compile("[0-9]{4}")
+REPLACED: Final = ("0109", "0110", "0111", "0112")  # by the first revision, which has everything that they had
+_OLDEST_MIGRATED: Final = "0102"  # by the last commit that had these revisions
+_LAST_COMMIT_WITH_REPLACED: Final = "8cbd14924"
+_BEFORE_REPLACED: Final = _(
+    "the schema is at {revision}, which is from before 0.1.0. Run 'wxauth migrate' of commit {commit} first"
+)
 _FOREIGN_REVISION: Final = ""  # sorts before all of wxauth's revisions, so wxauth refuses it
 _FOREIGN_SCHEMA: Final = _(
     "alembic_version in this schema belongs to another program or to a version of wxauth before "
@@ -77,9 +83,14 @@ def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bo
 def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Text | None:
     """Return why wxauth refuses a schema that another program, or a version before the first release, created.
 
-    wxauth refuses neither an empty schema nor a newer one, although it cannot migrate a newer one.
+    wxauth refuses neither an empty schema nor a newer one, although it cannot migrate a newer one. Of the revisions
+    before the first release, `migrate` replaces the last ones.
     """
-    return None if revision is None or revision >= known[-1] else _FOREIGN_SCHEMA
+    if revision is None or revision >= known[-1] or revision in REPLACED:
+        return None
+    if _OLDEST_MIGRATED <= revision < REPLACED[0]:
+        return Text(_BEFORE_REPLACED, revision=revision, commit=_LAST_COMMIT_WITH_REPLACED)
+    return _FOREIGN_SCHEMA
 
 
 async def why_database_unfit(database: Database) -> Text | None:

@@ -2,11 +2,14 @@
 
 Each column of text is ordered by its bytes. An index in the database's own collation misses rows as soon as that order
 changes, for example with another C library, or another version of ICU. A user who is not found would become a new user.
+
+This revision replaces the revisions from before the first release. The schema of the last four of them
+(`wxauth.core.revisions.REPLACED`) lacks at most what `AFTER_REPLACED` adds.
 """
 
 from alembic import op
 
-revision = "0102"
+revision = "0113"
 down_revision = None
 
 # The capital letters outside ASCII that a search for nicknames folds: Latin, Greek, Cyrillic, and the full-width
@@ -18,13 +21,30 @@ CAPITALS = "".join(
     if letter != letter.lower() and len(letter.lower()) == 1
 )
 
+AFTER_REPLACED = (
+    """
+    CREATE TABLE IF NOT EXISTS issuers (
+        issuer TEXT COLLATE "C" NOT NULL,
+        used_at TIMESTAMP WITH TIME ZONE NOT NULL,
+        CONSTRAINT issuers_pkey PRIMARY KEY (issuer)
+    )
+    """,
+    "ALTER TABLE site_logins ADD COLUMN IF NOT EXISTS requested_ip INET",
+    """
+    ALTER TABLE clients
+        ADD COLUMN IF NOT EXISTS omit_email_verified BOOLEAN DEFAULT false NOT NULL,
+        ADD COLUMN IF NOT EXISTS i_verify_this_address BOOLEAN DEFAULT false NOT NULL,
+        ADD COLUMN IF NOT EXISTS id_token_ttl BIGINT
+    """,
+    "ALTER TABLE signing_keys ADD COLUMN IF NOT EXISTS id_token_ttl BIGINT DEFAULT 0 NOT NULL",
+    "ALTER TABLE alembic_version DROP COLUMN IF EXISTS digest",
+    f"UPDATE alembic_version SET version_num = '{revision}'",
+)
+
 
 def upgrade() -> None:
     """Create all tables, with their indexes, functions and triggers."""
-    op.execute("""
-        ALTER TABLE alembic_version ALTER version_num TYPE VARCHAR(32) COLLATE "C",
-            ADD COLUMN digest TEXT COLLATE "C"
-    """)
+    op.execute('ALTER TABLE alembic_version ALTER version_num TYPE VARCHAR(32) COLLATE "C"')
     op.execute("""
         CREATE TABLE events (
             id UUID NOT NULL,
@@ -187,6 +207,9 @@ def upgrade() -> None:
             former_secret_hash BYTEA,
             removed_by TEXT COLLATE "C",
             id UUID DEFAULT gen_random_uuid() NOT NULL,
+            omit_email_verified BOOLEAN DEFAULT false NOT NULL,
+            i_verify_this_address BOOLEAN DEFAULT false NOT NULL,
+            id_token_ttl BIGINT,
             CONSTRAINT clients_pkey PRIMARY KEY (name),
             CONSTRAINT clients_id_key UNIQUE (id),
             CONSTRAINT clients_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
@@ -245,11 +268,13 @@ def upgrade() -> None:
     # Without the withdrawn consents, the index stays small.
     op.execute("CREATE INDEX consents_present_idx ON consents (user_id, document) WHERE withdrawn_at IS NULL")
     op.execute("CREATE INDEX consents_user_id_given_at_id_idx ON consents (user_id, given_at, id)")
+    # The number only orders the events. It is no key, because a tool that set the sequence back would make logins
+    # violate that key.
     op.execute("""
         CREATE TABLE events_unplaced (
-            number BIGINT GENERATED ALWAYS AS IDENTITY,
+            number BIGINT GENERATED ALWAYS AS IDENTITY (CYCLE),
             event_id UUID NOT NULL,
-            CONSTRAINT events_unplaced_pkey PRIMARY KEY (number)
+            CONSTRAINT events_unplaced_pkey PRIMARY KEY (event_id)
         )
     """)
     op.execute("""
@@ -337,10 +362,19 @@ def upgrade() -> None:
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             activates_at TIMESTAMP WITH TIME ZONE NOT NULL,
             retires_at TIMESTAMP WITH TIME ZONE,
+            id_token_ttl BIGINT DEFAULT 0 NOT NULL,
             CONSTRAINT signing_keys_pkey PRIMARY KEY (id),
             CONSTRAINT signing_keys_kid_key UNIQUE (kid),
             CONSTRAINT signing_keys_alg_check CHECK (alg IN ('ES256', 'RS256')),
             CONSTRAINT signing_keys_retires_at_check CHECK (retires_at > activates_at)
+        )
+    """)
+    # The URLs under which the service has issued tokens. With them, `wxauth check` notices a move to another domain.
+    op.execute("""
+        CREATE TABLE issuers (
+            issuer TEXT COLLATE "C" NOT NULL,
+            used_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT issuers_pkey PRIMARY KEY (issuer)
         )
     """)
     op.execute("""
@@ -412,15 +446,10 @@ def upgrade() -> None:
             consents JSONB,
             attributes JSONB,
             erase_at TIMESTAMP WITH TIME ZONE,
-            unjudged_since TIMESTAMP WITH TIME ZONE,
             ban_reason TEXT COLLATE "C",
             banned_until TIMESTAMP WITH TIME ZONE,
             identity_lost_at TIMESTAMP WITH TIME ZONE,
-            nickname_from UUID,
-            avatar_url_from UUID,
-            phone_from UUID,
-            external_id_from UUID,
-            earlier_bans JSONB,
+            last_refresh_at TIMESTAMP WITH TIME ZONE,
             CONSTRAINT users_pkey PRIMARY KEY (id),
             CONSTRAINT users_unionid_key UNIQUE (unionid)
         )
@@ -646,8 +675,9 @@ def upgrade() -> None:
             user_id UUID NOT NULL,
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             unionid TEXT COLLATE "C",
-            came_from UUID,
             phone_proved_at TIMESTAMP WITH TIME ZONE,
+            -- created by an import, perhaps with a unionid in place of the openid, which the first login corrects
+            awaits_login BOOLEAN DEFAULT false NOT NULL,
             CONSTRAINT identities_pkey PRIMARY KEY (app_id, openid),
             CONSTRAINT identities_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
             CONSTRAINT identities_app_id_check CHECK (app_id <> ''),
@@ -659,26 +689,6 @@ def upgrade() -> None:
         CREATE UNIQUE INDEX identities_app_id_unionid_idx ON identities (app_id, unionid) WHERE unionid IS NOT NULL
     """)
     op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
-    op.execute("""
-        CREATE TABLE picture_checks (
-            app_id TEXT COLLATE "C" NOT NULL,
-            trace_id TEXT COLLATE "C" NOT NULL,
-            openid TEXT COLLATE "C",
-            avatar_id TEXT COLLATE "C",
-            suggest TEXT COLLATE "C",
-            label INTEGER,
-            at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT picture_checks_pkey PRIMARY KEY (app_id, trace_id),
-            CONSTRAINT picture_checks_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities
-                (app_id, openid) ON DELETE CASCADE ON UPDATE CASCADE,
-            CONSTRAINT picture_checks_asked_check CHECK ((openid IS NULL) = (avatar_id IS NULL)),
-            CONSTRAINT picture_checks_answered_check CHECK ((suggest IS NULL) = (label IS NULL)),
-            CONSTRAINT picture_checks_halves_check CHECK (openid IS NOT NULL OR suggest IS NOT NULL),
-            CONSTRAINT picture_checks_suggest_check CHECK (suggest IN ('pass', 'review', 'risky'))
-        )
-    """)
-    op.execute("CREATE INDEX picture_checks_app_id_openid_idx ON picture_checks (app_id, openid)")
-    op.execute("CREATE INDEX picture_checks_at_idx ON picture_checks (at)")
     # Sessions move with their identity to another user, and are deleted with it. A foreign key would do that, too, but
     # each login would lock, and so write, the identity's row. Every transaction that opens a session locks the user's
     # row, so the trigger updates this row first. That way, the trigger sees the sessions that such a transaction has
@@ -720,7 +730,6 @@ def upgrade() -> None:
         CREATE TABLE unionids (
             unionid TEXT COLLATE "C" NOT NULL,
             user_id UUID NOT NULL,
-            came_from UUID,
             CONSTRAINT unionids_pkey PRIMARY KEY (unionid),
             CONSTRAINT unionids_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
             CONSTRAINT unionids_unionid_check CHECK (unionid <> '')
@@ -745,7 +754,6 @@ def upgrade() -> None:
             id UUID NOT NULL,
             user_id UUID NOT NULL,
             merged_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            merged_into UUID,
             CONSTRAINT former_users_pkey PRIMARY KEY (id),
             CONSTRAINT former_users_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
         )
@@ -755,7 +763,6 @@ def upgrade() -> None:
         CREATE TABLE former_external_ids (
             external_id VARCHAR(128) COLLATE "C" NOT NULL,
             user_id UUID NOT NULL,
-            came_from UUID,
             CONSTRAINT former_external_ids_pkey PRIMARY KEY (external_id),
             CONSTRAINT former_external_ids_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
         )
@@ -850,6 +857,7 @@ def upgrade() -> None:
             session_id UUID,
             site TEXT COLLATE "C"
                 GENERATED ALWAYS AS (CASE WHEN client_name IS NULL THEN client_id ELSE NULL::text END) STORED,
+            requested_ip INET, -- from which a device has started the login
             CONSTRAINT site_logins_pkey PRIMARY KEY (id),
             CONSTRAINT site_logins_site_fkey FOREIGN KEY(site) REFERENCES clients (name) ON DELETE CASCADE,
             CONSTRAINT site_logins_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities
@@ -957,7 +965,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop everything that `upgrade` has created."""
-    op.execute("ALTER TABLE alembic_version DROP COLUMN digest")
     op.execute("DROP TABLE browser_login_sites")
     op.execute("DROP TABLE browser_logins")
     op.execute("DROP TABLE scan_pictures")
@@ -966,7 +973,6 @@ def downgrade() -> None:
     op.execute("DROP TABLE phone_answers")
     op.execute("DROP TABLE unionids")
     op.execute("DROP TABLE sessions")
-    op.execute("DROP TABLE picture_checks")
     op.execute("DROP TABLE identities")
     op.execute("DROP TABLE former_users")
     op.execute("DROP TABLE former_external_ids")
@@ -976,6 +982,7 @@ def downgrade() -> None:
     op.execute("DROP TABLE users")
     op.execute("DROP TABLE sweeps")
     op.execute("DROP TABLE signing_keys")
+    op.execute("DROP TABLE issuers")
     op.execute("DROP TABLE refusals")
     op.execute("DROP TABLE push_messages")
     op.execute("DROP TABLE hourly_numbers")
