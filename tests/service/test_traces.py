@@ -7,26 +7,31 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, use_span
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from tests.fakes import Secrets, service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving, until
 from tests.sweeps import swept
-from tests.world import Client, LogLines, Stage, bearer, leave
+from tests.world import Client, LogLines, Stage, bearer
 from wxauth import __version__
+from wxauth.core.services import Services
+from wxauth.core.statements import Statement
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.build import build_services
 from wxauth.service.spans import Spans
 from wxauth.settings.settings import InvalidSettings, Settings
+from wxauth.wechat.errcodes import Api
 from wxauth_desk.wechat import create_simulator
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -60,6 +65,7 @@ class Traced(NamedTuple):
     """The service with traces, and a client of it."""
 
     client: Client
+    services: Services
     stage: Stage
     exporter: InMemorySpanExporter
 
@@ -76,23 +82,26 @@ async def traced(stage: Stage) -> AsyncIterator[Traced]:
         stage.services.settings,
         clock=stage.clock,
         wechat_transport=stage.wechat.transport,
-        tracing=Spans(SimpleSpanProcessor(exporter)),
+        tracing=Spans(exporter, SimpleSpanProcessor),
     )
     await services[KeyRing].refresh()
-    yield Traced(stage.make_client(services), stage, exporter)
+    yield Traced(stage.make_client(services), services, stage, exporter)
     await services.aclose()
 
 
 async def test_a_login_has_spans_for_its_call_to_wechat_and_its_statement(traced: Traced) -> None:
     answer = await traced.stage.login.ask(at=traced.client)
-    names = {span.context.span_id: span.name for span in traced.spans}
-    assert {span.name: names[span.parent.span_id] if span.parent else None for span in traced.spans} == {
-        "WeChat code2session": "POST /v1/login",
-        "record_login": "POST /v1/login",
-        "POST /v1/login": None,
-    }
-    request = traced.spans[-1]
-    assert request.kind is SpanKind.SERVER
+    call, known_user, new_user, request = traced.spans
+    assert [span.name for span in traced.spans] == ["GET", "WITH", "WITH", "POST /v1/login"]
+    for span in (call, known_user, new_user):
+        assert span.parent is not None
+        assert span.parent.span_id == request.context.span_id
+        assert span.kind is SpanKind.CLIENT
+    assert call.attributes is not None
+    assert new_user.attributes is not None
+    assert urlsplit(str(call.attributes["url.full"])).path == Api.CODE2SESSION.path
+    assert "INSERT INTO unionids" in str(new_user.attributes["db.query.text"])
+    assert (request.parent, request.kind) == (None, SpanKind.SERVER)
     assert request.attributes == {
         "http.request.method": "POST",
         "http.route": "/v1/login",
@@ -105,11 +114,21 @@ async def test_a_login_has_spans_for_its_call_to_wechat_and_its_statement(traced
     assert line["trace_id"] == f"{request.context.trace_id:032x}"
 
 
+async def test_nothing_is_told_to_wechat_and_nothing_outside_of_requests_is_traced(traced: Traced) -> None:
+    await traced.stage.login(at=traced.client, headers={"traceparent": f"00-{TRACE}-{PARENT}-01", "baggage": "a=b"})
+    [sent] = [call.request for call in traced.stage.wechat.route.calls]
+    assert not {"traceparent", "tracestate", "baggage"} & {*sent.headers}
+    traced.exporter.clear()
+    await traced.services.database.time()
+    assert traced.spans == ()
+
+
 async def test_who_goes_with_others_in_one_statement_has_a_span_of_their_own(traced: Traced) -> None:
     logins = [await traced.stage.login(f"person-{number}") for number in range(5)]
     await asyncio.gather(*(traced.client.get("/v1/me", headers=bearer(login)) for login in logins))
     requests = {span.context.span_id for span in traced.spans if span.name == "GET /v1/me"}
-    statements = [span for span in traced.spans if span.name == "read_caller"]
+    statements = [span for span in traced.spans if span.attributes and "db.system.name" in span.attributes]
+    assert [span.name for span in statements] == ["SELECT", *["user_of_session"] * 4]  # who comes first goes alone
     assert {span.parent.span_id for span in statements if span.parent} == requests
     assert len(requests) == len(statements) == 5
 
@@ -129,14 +148,14 @@ async def test_probes_and_what_its_caller_does_not_sample_are_not_traced(traced:
     assert traced.spans == ()
 
 
-async def test_a_failed_span_has_the_code_of_the_failure_and_is_an_error_if_it_is_no_callers(traced: Traced) -> None:
+async def test_a_failed_span_has_no_message_and_is_an_error_if_it_is_no_callers(traced: Traced) -> None:
     traced.stage.wechat.answers(httpx.ReadTimeout("silence"))
     await traced.client.post("/v1/login", json={"code": "any"})
     call, request = traced.spans
-    for span in (call, request):
+    for span, code in ((call, "ReadTimeout"), (request, "wechat_timeout")):
         assert span.attributes is not None
-        assert span.attributes["error.type"] == "wechat_timeout"
-        assert span.status.status_code is StatusCode.ERROR
+        assert span.attributes["error.type"] == code
+        assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
         assert not span.events
     traced.exporter.clear()
     await traced.client.get("/v1/me")
@@ -146,30 +165,28 @@ async def test_a_failed_span_has_the_code_of_the_failure_and_is_an_error_if_it_i
     assert request.status.status_code is StatusCode.UNSET, "a caller's mistake is no error"
 
 
-async def test_the_span_of_a_transaction_names_the_function_that_begins_the_transaction(traced: Traced) -> None:
-    tokens = await traced.stage.login(at=traced.client)
-    traced.exporter.clear()
-    await leave(traced.client, tokens)
-    transactions = [
-        s.name for s in traced.spans if s.attributes and s.attributes.get("db.operation.name") == "transaction"
-    ]
-    assert transactions == ["locked_user"] * 2  # before and after the call to WeChat
-
-
-async def test_no_span_has_a_secret_a_path_or_a_query(traced: Traced, secrets: Secrets) -> None:
+async def test_no_span_has_a_secret_a_path_a_query_a_value_or_a_message(traced: Traced, secrets: Secrets) -> None:
     code = traced.stage.wechat.code_for("alice")
-    tokens = (await traced.client.post("/v1/login?debug=yes", json={"code": code, "nickname": "小明的名字"})).json()
+    sent = {"User-Agent": "alices-phone", "Authorization": "Bearer aaa.bbb.ccc", "Cookie": "wxauth=d.d.d"}
+    given = {"code": code, "nickname": "小明的名字"}
+    tokens = (await traced.client.post("/v1/login?debug=yes", json=given, headers=sent)).json()
     await traced.client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
     await traced.client.delete(f"/v1/me/sessions/{tokens['session_id']}", headers=bearer(tokens))
-    await traced.client.get("/nothing/of/ours?token=abc")
+    await traced.client.get("/nothing/of/ours?token=abc", headers=sent)
     traced.stage.wechat.answers(ZeroDivisionError("what was said"))
     await traced.client.post("/v1/login", json={"code": code})
+    parent = NonRecordingSpan(SpanContext(1, 1, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
+    with use_span(parent), pytest.raises(asyncpg.UniqueViolationError, match="identities_pkey"):
+        await traced.services.database.run(Statement("INSERT INTO identities SELECT * FROM identities"))
     exported = "\n".join(json.dumps(json.loads(span.to_json()), ensure_ascii=False) for span in traced.spans)
     secrets.check_log(exported)
-    of_user = (tokens["session_id"], tokens["user"]["openid"], "小明")
-    for text in ("/nothing", "debug=yes", "token=abc", "SELECT", *of_user):
+    of_user = (tokens["session_id"], tokens["user"]["openid"], "小明", "what was said", "already exists")
+    of_request = ("/nothing", "debug=yes", "token=abc", "alices-phone", "aaa.bbb.ccc", "d.d.d", "127.0.0.1")
+    for text in (*of_user, *of_request):
         assert text not in exported
     assert "DELETE /v1/me/sessions/{session_id}" in exported
+    assert "ZeroDivisionError" in exported
+    assert "UniqueViolationError" in exported
 
 
 # The service as a process.
@@ -197,7 +214,7 @@ def test_spans_arrive_at_the_collector_before_the_service_ends(tmp_path: Path, d
             answer = httpx.post(f"http://127.0.0.1:{port}/v1/login", json={"code": "alice"}, timeout=PATIENCE)
             assert answer.status_code == 200
             assert command.end(signal.SIGTERM) == 0
-    assert sorted(received) == ["POST /v1/login", "WeChat code2session", "record_login", "record_login"]
+    assert sorted(received) == ["GET", "POST /v1/login", "WITH", "WITH"]
 
 
 @pytest.mark.no_database

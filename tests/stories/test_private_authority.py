@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from opentelemetry.trace import SpanKind
 
 from tests.certificates import Authority
 from tests.upstream import Upstream, answer
@@ -62,7 +63,7 @@ async def test_a_guard_and_the_check_ask_the_issuer(upstream: Upstream) -> None:
 
 async def test_a_collector_is_sent_traces(upstream: Upstream) -> None:
     tracing = spans_to(upstream.url)
-    with tracing._tracer.start_as_current_span("request"):
+    with tracing._provider.get_tracer("test").start_as_current_span("request", kind=SpanKind.SERVER):
         pass
     await tracing.aclose()
     assert len(upstream.requests) == 1

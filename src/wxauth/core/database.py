@@ -335,7 +335,7 @@ class Database(_Reader):
             raise NothingCommitted(NO_RESPONSE) from exc
         raise_if_unavailable(exc, is_closed=connection.is_closed())
 
-    # Tracing wraps this method. `until` is the end of the time limit, in the event loop's time.
+    # `until` is the end of the time limit, in the event loop's time.
     async def _fetch(
         self, text: str, arguments: Sequence[object], until: float | None = None, *, tries: int = 2
     ) -> Sequence[asyncpg.Record]:
@@ -360,8 +360,8 @@ class Database(_Reader):
                 finally:
                     self._connections.release(connection)
 
-    # Tracing wraps this method.
-    async def _wait(self, row: asyncio.Future[object]) -> object:
+    # Tracing wraps this method, which gets the statement's name.
+    async def _wait(self, row: asyncio.Future[object], statement: str) -> object:
         return await row
 
     def _close_unusable(

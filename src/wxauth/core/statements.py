@@ -250,7 +250,7 @@ class Batches:
         self,
         statement: Batched[Any],
         fetch: Callable[..., Awaitable[Records]],
-        wait: Callable[[asyncio.Future[object]], Awaitable[object]],
+        wait: Callable[[asyncio.Future[object], str], Awaitable[object]],
         *,
         time_limit: float,
         batch_wait: float,
@@ -282,7 +282,7 @@ class Batches:
             self._timer = loop.call_at(self._last_sent_at + self._batch_wait, self._send)
         try:
             # `_send` has already set the result if this caller runs the statement alone.
-            outcome = future.result() if future.done() else await self._wait(future)
+            outcome = future.result() if future.done() else await self._wait(future, self._statement.name)
             # Each caller gets a separate exception, because Python adds the caller's traceback to the exception.
             if isinstance(outcome, StorageUnavailable):
                 raise StorageUnavailable(outcome.detail) from outcome.__cause__

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import httpx
 from starlette.types import ASGIApp
@@ -71,8 +71,8 @@ class Tracing:
     def database(self, url: str, *, deadlines: Deadlines) -> Database:
         return Database(url, deadlines=deadlines)
 
-    def wechat(self, transport: httpx.AsyncBaseTransport, **options: Any) -> WeChat:
-        return WeChat(transport, **options)
+    def transport(self, transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
+        return transport
 
     async def aclose(self) -> None:
         """Send the spans that have not been sent yet."""
@@ -193,8 +193,8 @@ def _add_wechat(
     tracing: Tracing = parts[Tracing]
 
     def make_wechat() -> WeChat:
-        return tracing.wechat(
-            transport or transport_for(settings),
+        return WeChat(
+            tracing.transport(transport or transport_for(settings)),
             settings=settings,
             busy_pauses=timeouts.wechat_busy,
             hints=errcode_hints,

@@ -33,7 +33,6 @@ MAX_CONTENT_TYPE: Final = 256  # characters, because libraries take quadratic ti
 MAX_CONTENT_LENGTH_DIGITS: Final = 20
 MAX_PARAMETERS: Final = 128  # because libraries parse all parameters, even if no route reads them
 PROBLEM_KEY: Final = "wxauth.problem"  # the error that was returned
-STATUS_KEY: Final = "wxauth.status"  # for traces; 0 if nothing was sent
 EXPECTED_KEY: Final = "wxauth.expected"
 """Marks an expected refusal, for example of a poll that came too early.
 
@@ -177,7 +176,6 @@ class Edge:
                 trace_id.reset(trace_id_token)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        scope[STATUS_KEY] = status
         if status:
             method = scope["method"] if scope["method"] in _COUNTED_METHODS else "other"
             route = scope.get("route")
