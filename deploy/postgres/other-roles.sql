@@ -1,6 +1,6 @@
 -- List the roles that can use wxauth's tables, and the statements that revoke their privileges. It changes nothing.
 -- Who can change these tables can become a wxauth administrator. Run it as the role of your service:
---     psql "$WXAUTH_DATABASE_URL" -f deploy/postgres/other-roles.sql
+--     psql "$(printf %s "$WXAUTH_DATABASE_URL" | sed 's/pgbouncer=[^&]*&*//')" -f deploy/postgres/other-roles.sql
 -- Run the printed statements, from the first to the last, as the tables' owner or a superuser.
 WITH RECURSIVE tables (oid) AS (
     SELECT to_regclass(name)::oid FROM regexp_split_to_table('

@@ -3,11 +3,14 @@
 `wxauth check` names what the service's own role lacks.
 """
 
+import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -15,6 +18,7 @@ import pytest
 
 from tests.checks.conftest import check_chinese
 from tests.docs import ROOT, block
+from tests.programs import output_of, postgres_program
 from tests.world import Rows, Stage
 from wxauth.checks.result import CheckResult
 from wxauth.checks.runner import check_with
@@ -179,6 +183,16 @@ async def test_rights_through_a_membership_are_named_and_end_where_they_come_fro
 
 
 @pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize("query", ["", "&pgbouncer=true", "&pgbouncer=prepared&sslmode=prefer"])
+async def test_the_command_on_the_page_reads_wxauths_own_url(house: House, query: str) -> None:
+    command = block("docs/run/database.md", "other-roles.sql")
+    env = {**os.environ, "PATH": f"{Path(postgres_program('psql')).parent}:{os.environ['PATH']}"}
+    env["WXAUTH_DATABASE_URL"] = house.url_of("owner") + query
+    done = await asyncio.to_thread(output_of, "sh", "-euc", command, cwd=ROOT, env=env)
+    assert "(0 rows)" in done
+
+
 async def test_the_owner_its_members_and_superusers_are_never_named(house: House) -> None:
     await house.make("boss", options="SUPERUSER LOGIN")
     await house.make("deputy", "clerk", options="LOGIN")

@@ -175,7 +175,8 @@ async def test_a_password_of_any_characters(tmp_path: Path, monkeypatch: pytest.
         *((f"{name}=1", False) for name in LIBPQS_OWN),
         *((f"{name}={value}", True) for name in ("channel_binding", "gssencmode") for value in ("prefer", "disable")),
         ("channel_binding=require", True),
-        ("client_encoding=GBK", True),
+        *((f"client_encoding={name}", True) for name in ("UTF8", "utf-8")),
+        ("client_encoding=GBK", False),
         ("options=-c%20work_mem%3D8MB", True),
         ("application_name=shop", True),
         ("tcp_user_timeout=9000", True),  # PostgreSQL has a setting with this name for its own end

@@ -101,11 +101,11 @@ def read_url(url: str) -> DatabaseUrl:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     pooler = query.pop("pgbouncer", "")
     requires_channel_binding = query.get("channel_binding") == "require"
-    query.pop("client_encoding", None)  # the server would take it, and asyncpg reads UTF-8 in any case
+    encoding = query.pop("client_encoding", "utf8")  # the server would take it, and asyncpg reads only UTF-8
     query.pop("connect_timeout", None)  # Neon adds it to a URL for Prisma; wxauth has a deadline of its own
     # The server refuses by its name any other parameter that asyncpg doesn't know.
     query = {name: value for name, value in query.items() if (name, value) not in _OMITTED}
-    refusal = None
+    refusal = None if encoding.replace("-", "").lower() == "utf8" else _("client_encoding must be UTF8")
     if (query.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")) == _SYSTEM:
         if (query.get("sslmode") or os.environ.get("PGSSLMODE") or "verify-full") != "verify-full":
             refusal = _("sslrootcert=system requires sslmode=verify-full")
