@@ -6,7 +6,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Hashable, Iterator, MutableMapping
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
@@ -29,8 +30,7 @@ _MAX_MESSAGE_LENGTH: Final = 500
 _MAX_LINE_SIZE: Final = 8192 - 1  # without the line end; Docker cuts lines at 16 KiB, and journald at 48 KiB
 _MAX_MEMBERS: Final = 5  # of a list, so that nobody fills the log with short requests
 _NEVER_CUT: Final = ("event", "level", "request_id", "code")
-_MIN_CUT_SIZE: Final = 128  # of a text, so that the event of a library can be cut, and no name of ours
-_MARK_SIZE: Final = len("… (1000000 more)".encode())
+_MIN_CUT_LENGTH: Final = 128  # of a text, so that the event of a library can be cut, and no name of ours
 _HEAD_SIZE: Final = 2048  # of a traceback
 _TAIL_SIZE: Final = 4096
 # The error messages of libraries may contain secrets: parameters of WeChat's URLs, tokens, or passwords in a DSN.
@@ -174,62 +174,31 @@ def _json(value: object) -> bytes:
 
 
 def _cut(line: bytes) -> bytes:
+    """Cut the longest texts to the greatest length with which the line fits."""
     event = from_json(line)
     if "frames" in event:
         event["frames"] = _ends("\n".join(event["frames"])).split("\n")
-    _cut_lists({name: value for name, value in event.items() if name != "frames"})
-    texts = [text for name, value in event.items() for text in _texts(event, name, value)]
-    while (excess := len(_json(event)) - _MAX_LINE_SIZE) > 0:
-        longest = max(texts, key=_Text.size)
-        if longest.size() < _MIN_CUT_SIZE:  # the line consists of many short values
-            return _json({name: event[name] for name in _NEVER_CUT if name in event})
-        longest.shorten(excess)
-    return _json(event)
+    lengths = range(_MIN_CUT_LENGTH, _MAX_LINE_SIZE)
+    fitting = bisect_right(lengths, _MAX_LINE_SIZE, key=lambda length: len(_json(_shortened(event, length))))
+    if not fitting:  # the line consists of many short values
+        return _json({name: event[name] for name in _NEVER_CUT if name in event})
+    return _json(_shortened(event, lengths[fitting - 1]))
 
 
-def _cut_lists(value: object) -> None:
-    if isinstance(value, list):
-        if len(value) > _MAX_MEMBERS:
-            value[_MAX_MEMBERS:] = [f"… ({len(value) - _MAX_MEMBERS} more)"]
-        for member in value:
-            _cut_lists(member)
-    elif isinstance(value, dict):
-        for member in value.values():
-            _cut_lists(member)
-
-
-class _Text:
-    """A text in an event, which can be cut several times."""
-
-    def __init__(self, holder: Any, key: str | int) -> None:
-        self._holder, self._key = holder, key
-        self._whole: str = holder[key]
-        self._kept = len(self._whole)
-        if self._kept > _MAX_LINE_SIZE:
-            self._keep(_MAX_LINE_SIZE)
-
-    def size(self) -> int:
-        return len(_json(self._holder[self._key]))
-
-    def shorten(self, excess: int) -> None:
-        """Cut the text by about this number of bytes, but at most by half, so that several texts keep something."""
-        size = self.size()
-        self._keep(max(self._kept // 2, self._kept * (size - excess - _MARK_SIZE) // size))
-
-    def _keep(self, length: int) -> None:
-        self._kept = length
-        self._holder[self._key] = f"{self._whole[: self._kept]}… ({len(self._whole) - self._kept} more)"
-
-
-def _texts(holder: Any, key: str | int, value: object) -> Iterator[_Text]:
-    if isinstance(value, str):
-        yield _Text(holder, key)
-    elif isinstance(value, dict):
-        for name, member in value.items():
-            yield from _texts(value, name, member)
-    elif isinstance(value, list):
-        for position, member in enumerate(value):
-            yield from _texts(value, position, member)
+def _shortened(value: Any, length: int, members: int | None = _MAX_MEMBERS) -> Any:
+    match value:
+        case str() if len(value) > length:
+            return f"{value[:length]}… ({len(value) - length} more)"
+        case dict():
+            return {
+                name: _shortened(member, length, None if name == "frames" else _MAX_MEMBERS)
+                for name, member in value.items()
+            }
+        case list():
+            left_out = [] if members is None else value[members:]
+            mark = [f"… ({len(left_out)} more)"] if left_out else []
+            return [*(_shortened(member, length) for member in value[:members]), *mark]
+    return value
 
 
 def _ends(text: str) -> str:
