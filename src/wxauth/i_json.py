@@ -20,8 +20,6 @@ _NONCHARACTERS: Final = "\ufdd0-\ufdef" + "".join(
     chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF)
 )
 _WRONG_CHARACTER: Final = re.compile(f"(\0)|([\ud800-\udfff])|[{_NONCHARACTERS}]")
-
-_TEXT_OF_NUMBER: Final = re.compile(r'"(-?[0-9][0-9.]{15,})"')  # a shorter number is exact
 REPEATED_NAME: Final = _("must not contain a name twice in the same object")
 
 
@@ -84,15 +82,6 @@ def parse_typed(text: str) -> Any:
     if not _is_exact(value) or text != str(value) or re.search(r"e|\.0\Z", text) or abs(value) >= _ALIKE_BELOW:
         return text
     return value
-
-
-def quotes_of_numbers(value: object) -> int:
-    """Return the number of quotation marks in a value around numbers that I-JSON can contain only as text.
-
-    Limits of size do not count them, because numbers that were stored before wxauth required I-JSON became such texts.
-    """
-    numbers = _TEXT_OF_NUMBER.findall(json.dumps(value))
-    return sum(2 for number in numbers if type(parse_typed(number)) is str)
 
 
 def _checked(value: Any) -> Any:

@@ -258,14 +258,10 @@ _ROUNDED_ID: Final = _(
 
 def _with_variant_for_rounded_ids(rule: Rule[MatchedLine]) -> Sequence[Rule[MatchedLine]]:
     """Return the rule, which offers --join, and one that does not offer it, for IDs that look rounded."""
-
-    def is_broken(matched: MatchedLine) -> bool:
-        return rule.is_broken(matched) and not matched.has_rounded_id
-
-    def is_broken_by_rounded_id(matched: MatchedLine) -> bool:
-        return rule.is_broken(matched) and matched.has_rounded_id
-
-    return Rule(rule.field, rule.text, is_broken), Rule("external_id", _ROUNDED_ID, is_broken_by_rounded_id)
+    return (
+        Rule(rule.field, rule.text, lambda matched: rule.is_broken(matched) and not matched.has_rounded_id),
+        Rule("external_id", _ROUNDED_ID, lambda matched: rule.is_broken(matched) and matched.has_rounded_id),
+    )
 
 
 UNIONID_AS_OPENID: Final = Rule(

@@ -31,16 +31,6 @@ THUMBNAIL_SIDE: Final = 512  # pixels, of the longer side
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _JPEG_QUALITY: Final = 85
 _MAX_EXIF_BYTES: Final = 64 * 1024  # Pillow reads the entries in Python, and 64,000 of them take a second
-_ORIENTATION: Final = 0x0112  # EXIF's tag
-_TRANSPOSITIONS: Final = {  # by EXIF's orientation
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
-}
 # A fast method reduces the picture to this multiple of the final size, and a filter of good quality does the rest.
 _DRAFT_FACTOR: Final = 2.0
 _OPAQUE: Final = 255
@@ -209,18 +199,16 @@ def _shrunk(image: "Image") -> "Image":
 
 
 def _upright(image: "Image") -> "Image":
-    from PIL.Image import Transpose
+    from PIL.ImageOps import exif_transpose
 
     # Pillow reads EXIF from one of these two entries. The second comes from a text chunk of a PNG.
     exif_length = sum(len(image.info.get(name, "")) for name in ("exif", "Raw profile type exif"))
     if exif_length > _MAX_EXIF_BYTES:
         return image
     try:
-        # If the EXIF states no orientation, `getexif` adds the orientation that the XMP states.
-        transposition = _TRANSPOSITIONS.get(image.getexif().get(_ORIENTATION, 1))
+        return exif_transpose(image)  # if the EXIF states no orientation, by that in the XMP
     except Exception:  # a picture with broken EXIF might still be good
         return image
-    return image if transposition is None else image.transpose(Transpose[transposition])
 
 
 def _encoded(image: "Image") -> Thumbnail:

@@ -42,7 +42,7 @@ def check_claims(template: Template, *, allowed: Collection[str] = ()) -> None:
         raise WrongValue(_("must not contain an empty name"))
     i_json.check(template)
     text = to_json(template)
-    if len(text) - i_json.quotes_of_numbers(template) > MAX_TEMPLATE_BYTES:
+    if len(text) > MAX_TEMPLATE_BYTES:
         raise WrongValue(_("must be up to {n} bytes", n=MAX_TEMPLATE_BYTES))
     if has_too_many_containers(text.decode(), MAX_CONTAINERS):
         raise WrongValue(_("must contain no more than {n} arrays and objects in total", n=MAX_CONTAINERS))

@@ -116,7 +116,7 @@ def _check_depth(value: Any, *, depth: int) -> None:
 
 
 def _stored_size(attributes: Attributes) -> int:
-    size = len(to_json(attributes)) - i_json.quotes_of_numbers(attributes)
+    size = len(to_json(attributes))
     for number in _floats_in(attributes):
         without_exponent = format(Decimal(repr(number)), "f")  # as PostgreSQL writes numbers: 1e300 has 301 digits
         size += max(0, len(without_exponent) - len(to_json(number)))
