@@ -23,7 +23,8 @@ from wxauth.settings.addresses import TRUNCATED
 _REPLACEMENTS: Final = "replaced_sessions"
 # A login usually stores its session within this time after creating the session's id. Nothing limits the whole login,
 # but each of its transactions ends within `Deadlines.total`, and few are repeated. If a login takes even longer, its
-# session is counted only after the next login of the identity.
+# session is counted only after a later login of the identity. Younger logins wait for the next run, so that no login is
+# read twice.
 _ASSUMED_LOGIN_DURATION: Final = timedelta(seconds=60)
 
 
@@ -186,17 +187,20 @@ async def replace_old_sessions(
     """End each identity's open sessions beyond `max_open`, and delete ended ones beyond `max_stored`, one page.
 
     The open sessions count towards `max_stored`, too. An expired session counts as open until something ends it. A page
-    checks the identities of `logins` logins, and changes at most `size` sessions in each of the two ways. The next run
-    is due `pause` after the last page. Return None if another worker is processing a page, or if nothing is due yet.
+    covers `logins` logins, checks the identities of those that are drawn, and changes at most `size` sessions in each
+    of the two ways. The next run is due `pause` after the last page. Return None if another worker is processing a
+    page, or if nothing is due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACEMENTS}"):
             return None
-        after, due_at = await transaction.row(_PROGRESS, name=_REPLACEMENTS) or (first_id_at(now - pause), now)
+        end_at = now - _ASSUMED_LOGIN_DURATION
+        end = first_id_at(end_at)
+        after, due_at = await transaction.row(_PROGRESS, name=_REPLACEMENTS) or (first_id_at(end_at - pause), now)
         if due_at > now:
             return None
         last = await transaction.row(LAST_OF_PAGE, after=after, skipped=logins - 1)
-        until = LAST_ID if last is None else last.id
+        until = end if last is None else min(last.id, end)
         await transaction.values(_READ_BY_INDEX)
         ended = deleted = 0
         at_most = min(max_open, max_stored)
@@ -208,13 +212,12 @@ async def replace_old_sessions(
             deleted = await transaction.run(
                 DELETE_ENDED_SESSIONS, user_ids=crowded, after=after, until=until, at_most=max_stored, size=size
             )
-        is_last = last is None and max(ended, deleted) < size
-        if is_last:
-            # The next run begins a minute before this run was due, to include logins that were in progress then.
-            after, due_at = first_id_at(due_at - _ASSUMED_LOGIN_DURATION), now + pause
-        elif max(ended, deleted) < size:
-            after = until
-        # Otherwise, more sessions may be left to change, so the next page begins after the same id.
+        is_last = False
+        if (
+            max(ended, deleted) < size
+        ):  # otherwise, more sessions may be left, so the next page begins after the same id
+            is_last = until == end
+            after, due_at = until, now + pause if is_last else due_at
         await transaction.run(_NOTE_PROGRESS, name=_REPLACEMENTS, after=after, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)
 
