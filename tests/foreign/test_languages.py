@@ -72,8 +72,7 @@ def spring(jdk: int, *changes: tuple[str, str], **options: Any) -> Language:
 def newest_java() -> Language:
     home = jdks()[-1] if jdks() else "/usr"
     env = {"JAVA_HOME": home, "PATH": f"{home}/bin:{os.environ['PATH']}"}
-    other_folder = ("/tmp/orders", "/tmp/orders25")
-    return Language(("java", "javac", "mvn"), "mvn -q -f clients", (other_folder,), env, page="docs/build/java.md")
+    return Language(("java", "mvn"), "mvn -q -f clients", env=env, page="docs/build/java.md")
 
 
 OLDER = ("spring-boot:", "-Dspring-boot.version=3.5.16 spring-boot:")
@@ -86,7 +85,7 @@ LANGUAGES = {
     "WebFlux": spring(
         0, OLDER, ("examples/spring", "examples/spring/webflux"), takes=TAKEN_BY_SPRING, keep_alive=False
     ),
-    "Java": Language(("java", "javac", "mvn"), "mvn -q -f clients", page="docs/build/java.md"),
+    "Java": Language(("java", "mvn"), "mvn -q -f clients", page="docs/build/java.md"),
     "Java 25": newest_java(),
     "Go": Language(("go",), "go run -C", page="docs/build/go.md"),
     "PHP": Language(("php", "composer"), "php -S", page="docs/build/php.md"),

@@ -4,18 +4,24 @@ import java.io.ByteArrayOutputStream;
 import java.io.EOFException;
 import java.io.IOException;
 import java.io.InputStream;
+import java.net.ConnectException;
 import java.net.DatagramSocket;
 import java.net.HttpURLConnection;
+import java.net.NoRouteToHostException;
 import java.net.SocketException;
 import java.net.SocketTimeoutException;
 import java.net.URL;
 import java.net.UnknownHostException;
+import java.util.Locale;
+import java.util.Objects;
 import java.util.concurrent.TimeUnit;
-import javax.net.ssl.SSLException;
+import java.util.regex.Pattern;
 
 /** What wxauth answers. */
 final class Answer {
     private static final int LARGEST = 256 * 1024; // bytes
+    // The same class reports that a limit of this machine is reached, and that somebody has interrupted this thread.
+    private static final Pattern ENDED = Pattern.compile("reset|broken pipe|end of file|unreachable|host is down|abort");
 
     private final HttpURLConnection connection;
     private final long deadline;
@@ -52,6 +58,7 @@ final class Answer {
     /** Returns the body of a response with the status 200. */
     byte[] document() throws IOException {
         if (status != 200) {
+            end();
             throw new IOException("status " + status);
         }
         try (InputStream body = connection.getInputStream()) {
@@ -89,11 +96,32 @@ final class Answer {
 
     /** Returns whether a connection was refused, failed or timed out, and this machine is not the reason. */
     static boolean isAway(IOException failure) {
-        boolean isOfConnection = failure instanceof SocketException
-                || failure instanceof SocketTimeoutException
-                || failure instanceof UnknownHostException
-                || failure instanceof EOFException;
-        return isOfConnection && !(failure instanceof SSLException) && hasFreeFiles();
+        return reason(failure) != null && hasFreeFiles();
+    }
+
+    /** Returns why a request has failed. The text names no host, because responses contain the text. */
+    static String reasonOf(IOException failure) {
+        String known = reason(failure);
+        return known == null ? "the request failed (" + failure.getClass().getSimpleName() + ")" : known;
+    }
+
+    /** Returns null if the failure is no outage of wxauth, such as a wrong certificate. */
+    private static String reason(IOException failure) {
+        String message = Objects.toString(failure.getMessage(), "").toLowerCase(Locale.ROOT);
+        if (failure instanceof SocketTimeoutException) {
+            return "no response in time";
+        }
+        if (failure instanceof UnknownHostException) {
+            return "the host's name could not be resolved";
+        }
+        if (failure instanceof ConnectException) {
+            return "no connection";
+        }
+        if (failure instanceof NoRouteToHostException) {
+            return message.contains("address") ? null : "no connection"; // in Java 8, this machine has no free port
+        }
+        boolean isEnd = failure instanceof SocketException && ENDED.matcher(message).find();
+        return isEnd || failure instanceof EOFException ? "the connection ended without a response" : null;
     }
 
     private static boolean hasFreeFiles() {

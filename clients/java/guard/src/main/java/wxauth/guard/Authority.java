@@ -80,10 +80,13 @@ final class Authority {
         try {
             answer = Answer.get(base + "/v1/verify" + query, token, ASK_SECONDS);
         } catch (IOException failure) {
-            boolean mayBeAway = orOffline && Answer.isAway(failure);
+            String reason = Answer.reasonOf(failure);
+            if (!orOffline || !Answer.isAway(failure)) {
+                throw notAsked(reason, false);
+            }
             boolean isLate = System.nanoTime() - began > TimeUnit.SECONDS.toNanos(ASK_SECONDS) + MOST_LATE;
-            String whyNot = !mayBeAway || isLate ? TOO_BUSY : find();
-            throw notAsked("the request failed", mayBeAway && whyNot.isEmpty());
+            String whyNot = isLate ? TOO_BUSY : find();
+            throw notAsked(whyNot.isEmpty() ? reason : reason + ", but " + whyNot, whyNot.isEmpty());
         }
         answer.end();
         if (answer.status == 401) {
@@ -111,8 +114,9 @@ final class Authority {
     }
 
     private static WxauthRefusal notAsked(String reason, boolean isOutage) {
-        return new WxauthRefusal(
-                "verification_unavailable", "wxauth can't be asked about the session: " + reason, isOutage);
+        String detail = "wxauth can't be asked about the session: " + reason;
+        String logged = "a token could not be verified at once: " + detail;
+        return new WxauthRefusal("verification_unavailable", detail, logged, isOutage);
     }
 
     private synchronized boolean isCertain() {
@@ -122,41 +126,50 @@ final class Authority {
     /** Returns what is found out now or was a moment ago: why wxauth is not away, or an empty text. */
     private String find() {
         CompletableFuture<String> current;
-        boolean isOwn = false;
         synchronized (this) {
             if (finding == null || finding.isDone() && System.nanoTime() - begunAt >= PAUSE) {
-                finding = new CompletableFuture<>();
+                CompletableFuture<String> next = new CompletableFuture<>();
+                // A thread of its own, because an interrupt closes the connections of a virtual thread.
+                Thread thread = new Thread(() -> findOut(next), "wxauth-outage");
+                thread.setDaemon(true);
+                try {
+                    thread.start();
+                } catch (OutOfMemoryError tooManyThreads) {
+                    return TOO_BUSY;
+                }
                 begunAt = System.nanoTime();
-                isOwn = true;
+                finding = next;
             }
             current = finding;
-        }
-        if (isOwn) {
-            String whyNot = TOO_BUSY;
-            try {
-                whyNot = findOut();
-            } finally {
-                synchronized (this) {
-                    wasAway = whyNot.isEmpty();
-                    awayAt = System.nanoTime();
-                }
-                current.complete(whyNot);
-            }
         }
         return current.join();
     }
 
+    private void findOut(CompletableFuture<String> next) {
+        String whyNot = TOO_BUSY;
+        try {
+            whyNot = whyNotAway();
+        } finally {
+            synchronized (this) {
+                wasAway = whyNot.isEmpty();
+                awayAt = System.nanoTime();
+            }
+            next.complete(whyNot);
+        }
+    }
+
     /** Asks for the public keys, without anybody's token, and measures meanwhile by how much this process is late. */
-    private String findOut() {
+    private String whyNotAway() {
         Lateness lateness = new Lateness();
         lateness.start();
         String whyNot;
         try {
             Answer answer = Answer.get(base + Keys.PATH, null, ASK_SECONDS);
             answer.end();
-            whyNot = isAwayStatus(answer.status) ? "" : "it responds to a request for its public keys";
+            boolean isAway = isAwayStatus(answer.status);
+            whyNot = isAway ? "" : "it responds to a request for its public keys with status " + answer.status;
         } catch (IOException failure) {
-            whyNot = Answer.isAway(failure) ? "" : "its public keys can't be read";
+            whyNot = Answer.isAway(failure) ? "" : "its public keys can't be read: " + Answer.reasonOf(failure);
         }
         return lateness.end() > MOST_LATE ? TOO_BUSY : whyNot;
     }

@@ -18,7 +18,9 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import java.util.logging.Logger;
 
 /** The public keys of wxauth, which a thread of its own reads. */
@@ -39,7 +41,6 @@ final class Keys {
     private CompletableFuture<Void> reading; // null if no read is in progress
     private long nextAt = System.nanoTime(); // no read begins before this time
     private int failures; // the number of failed reads since the last success
-
 
     Keys(String base) {
         url = base + PATH;
@@ -77,8 +78,12 @@ final class Keys {
             if (isBegun) {
                 Thread thread = new Thread(this::read, "wxauth-keys");
                 thread.setDaemon(true);
-                thread.start();
-                reading = new CompletableFuture<>(); // the thread completes it, and needs this lock to do so
+                try {
+                    thread.start();
+                    reading = new CompletableFuture<>(); // the thread completes it, and needs this lock to do so
+                } catch (OutOfMemoryError tooManyThreads) {
+                    isBegun = false; // the keys in memory are used
+                }
             }
             pending = reading;
         }
@@ -96,7 +101,9 @@ final class Keys {
             throw new WxauthRefusal("keys_unavailable", "wxauth's keys cannot be read");
         }
         if (key == null) {
-            throw WxauthRefusal.invalidToken("the token names a key that is not known");
+            throw WxauthRefusal.invalidToken(
+                    "the token names a key that is not known",
+                    "its kid is " + WxauthRefusal.shown(kid) + ", which is no key of " + url);
         }
         return key;
     }
@@ -104,7 +111,9 @@ final class Keys {
     private static void await(CompletableFuture<Void> reading) {
         try {
             reading.get(2L * LONGEST_READ, TimeUnit.SECONDS);
-        } catch (Exception late) {
+        } catch (InterruptedException ended) {
+            Thread.currentThread().interrupt();
+        } catch (ExecutionException | TimeoutException late) {
             // The caller continues with the keys that are in memory.
         }
     }

@@ -29,9 +29,14 @@ final class Token {
             throw WxauthRefusal.invalidToken("the token is not a JWS in compact form, or too long");
         }
         byte[] signature = bytes(parts[2]);
-        PublicKey key = keys.key(keyId(Json.object(bytes(parts[0]))));
-        if (signature.length != 64 || !isSigned(key, parts, signature)) {
-            throw WxauthRefusal.invalidToken("the signature does not fit");
+        if (signature.length != 64) {
+            throw WxauthRefusal.invalidToken("the token has no ES256 signature");
+        }
+        String kid = keyId(Json.object(bytes(parts[0])));
+        if (!isSigned(keys.key(kid), parts, signature)) {
+            throw WxauthRefusal.invalidToken(
+                    "the signature does not fit",
+                    "its signature does not fit the key " + WxauthRefusal.shown(kid) + " of " + issuer);
         }
         return user(Json.object(bytes(parts[1])), issuer, audience, allowsScope);
     }
@@ -58,10 +63,10 @@ final class Token {
     private static WxauthUser user(Map<String, Object> claims, String issuer, String audience, boolean allowsScope) {
         Object named = claims.get("aud");
         if (!issuer.equals(claims.get("iss"))) {
-            throw WxauthRefusal.invalidToken("iss is another issuer");
+            throw WxauthRefusal.invalidToken("iss is another issuer", differing("iss", claims, issuer));
         }
         if (!(named instanceof String ? Collections.singletonList(named) : texts(named, "aud")).contains(audience)) {
-            throw WxauthRefusal.invalidToken("aud does not name this audience");
+            throw WxauthRefusal.invalidToken("aud does not name this audience", differing("aud", claims, audience));
         }
         boolean hasScope = claims.containsKey("scope");
         boolean hasAppId = claims.containsKey("app_id");
@@ -92,13 +97,22 @@ final class Token {
     private static void checkTimes(Map<String, Object> claims) {
         double now = System.currentTimeMillis() / 1000.0;
         for (String name : claims.containsKey("nbf") ? Arrays.asList("iat", "nbf") : Arrays.asList("iat")) {
-            if (number(claims, name) - now > CLOCK_SKEW) {
-                throw WxauthRefusal.invalidToken(name + " is in the future: compare the clocks");
+            double ahead = number(claims, name) - now;
+            if (ahead > CLOCK_SKEW) {
+                throw WxauthRefusal.invalidToken(
+                        name + " is in the future",
+                        name + " is " + Math.round(ahead) + " s in the future by this machine's clock");
             }
         }
-        if (now - number(claims, "exp") >= CLOCK_SKEW) {
-            throw new WxauthRefusal("token_expired", "the token has expired");
+        double age = now - number(claims, "exp");
+        if (age >= CLOCK_SKEW) {
+            String logged = "a token was refused: expired " + Math.round(age) + " s ago by this machine's clock";
+            throw new WxauthRefusal("token_expired", "the token has expired", logged, false);
         }
+    }
+
+    private static String differing(String name, Map<String, Object> claims, String expected) {
+        return name + " is " + WxauthRefusal.shown(claims.get(name)) + ", this guard expects '" + expected + "'";
     }
 
     private static boolean isSigned(PublicKey key, String[] parts, byte[] signature) {

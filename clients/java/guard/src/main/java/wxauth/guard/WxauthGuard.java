@@ -7,6 +7,10 @@ import java.util.Arrays;
 import java.util.Collections;
 import java.util.Map;
 import java.util.Objects;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentMap;
+import java.util.concurrent.TimeUnit;
+import java.util.function.Supplier;
 import java.util.logging.Logger;
 
 /**
@@ -15,18 +19,26 @@ import java.util.logging.Logger;
  */
 public final class WxauthGuard {
     private static final Logger LOG = Logger.getLogger("wxauth");
+    private static final long LOG_PAUSE = TimeUnit.MINUTES.toNanos(1);
 
     private final Builder options;
     private final Keys keys;
     private final Authority authority;
+    private final ConcurrentMap<String, Long> loggedAt;
     private final boolean asks;
     private final boolean isOptional;
 
     private WxauthGuard(
-            Builder options, Keys keys, Authority authority, boolean asks, boolean isOptional) {
+            Builder options,
+            Keys keys,
+            Authority authority,
+            ConcurrentMap<String, Long> loggedAt,
+            boolean asks,
+            boolean isOptional) {
         this.options = options;
         this.keys = keys;
         this.authority = authority;
+        this.loggedAt = loggedAt;
         this.asks = asks;
         this.isOptional = isOptional;
     }
@@ -46,12 +58,12 @@ public final class WxauthGuard {
      * not answer within 2 seconds, it refuses with 503, unless it was built with `orOffline`.
      */
     public WxauthGuard current() {
-        return new WxauthGuard(options, keys, authority, true, isOptional);
+        return new WxauthGuard(options, keys, authority, loggedAt, true, isOptional);
     }
 
     /** Returns a guard for which a request without a bearer token has the user null. It refuses a wrong token. */
     public WxauthGuard optional() {
-        return new WxauthGuard(options, keys, authority, asks, true);
+        return new WxauthGuard(options, keys, authority, loggedAt, asks, true);
     }
 
     /**
@@ -118,21 +130,38 @@ public final class WxauthGuard {
     }
 
     private WxauthUser user(String token) {
-        WxauthUser user = Token.verified(token, options.issuer, options.audience, keys, options.allowsScope());
+        WxauthUser user = explaining(
+                () -> Token.verified(token, options.issuer, options.audience, keys, options.allowsScope()));
         if (!asks) {
             return user;
         }
         try {
-            return user.with(authority.ask(token, user), true);
+            return user.with(explaining(() -> authority.ask(token, user)), true);
         } catch (WxauthRefusal refusal) {
-            if (refusal.status() == 503) {
-                LOG.warning("a token could not be verified at once: " + refusal.getMessage());
-            }
             if (options.orOffline && refusal.isOutage()) {
                 return user.with(user.roles(), false);
             }
             throw refusal;
         }
+    }
+
+    /** Logs why a check refuses a token, once a minute for each cause. The causes are fixed texts. */
+    private <T> T explaining(Supplier<T> check) {
+        try {
+            return check.get();
+        } catch (WxauthRefusal refusal) {
+            if (refusal.logged() != null && isDue(refusal.getMessage())) {
+                LOG.warning(refusal.logged());
+            }
+            throw refusal;
+        }
+    }
+
+    private boolean isDue(String cause) {
+        long now = System.nanoTime();
+        Long last = loggedAt.get(cause);
+        boolean isDue = last == null || now - last >= LOG_PAUSE;
+        return isDue && (last == null ? loggedAt.putIfAbsent(cause, now) == null : loggedAt.replace(cause, last, now));
     }
 
     /** Builds a guard. */
@@ -184,7 +213,8 @@ public final class WxauthGuard {
 
         public WxauthGuard build() {
             String base = internalUrl == null ? issuer : internalUrl;
-            return new WxauthGuard(this, new Keys(base), new Authority(base, query(), orOffline), false, false);
+            Authority authority = new Authority(base, query(), orOffline);
+            return new WxauthGuard(this, new Keys(base), authority, new ConcurrentHashMap<>(), false, false);
         }
 
         private boolean allowsScope() {

@@ -4,6 +4,7 @@ import java.nio.ByteBuffer;
 import java.security.SecureRandom;
 import java.util.Collections;
 import java.util.HashMap;
+import java.util.Locale;
 import java.util.Map;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -17,7 +18,10 @@ public final class WxauthRefusal extends RuntimeException {
     private static final Pattern LANGUAGE_RANGE = Pattern.compile(
             "\\s*(zh|en)(?:[-_][a-z0-9_-]*)?\\s*(?:;\\s*q\\s*=\\s*([01](?:\\.\\d{0,3})?)\\s*)?", Pattern.CASE_INSENSITIVE);
 
+    private static final int MOST_SHOWN = 200; // characters of a value in the log
+
     private final String code;
+    private final String logged;
     private final boolean isOutage;
 
     private static final class Kind {
@@ -59,20 +63,32 @@ public final class WxauthRefusal extends RuntimeException {
 
     /** The code is one of wxauth's codes, and the detail is for the developer. A test may throw such a refusal. */
     public WxauthRefusal(String code, String detail) {
-        this(code, detail, false);
+        this(code, detail, null, false);
     }
 
-    WxauthRefusal(String code, String detail, boolean isOutage) {
+    /** The log line is null if a refusal tells the operator nothing. */
+    WxauthRefusal(String code, String detail, String logged, boolean isOutage) {
         super(detail, null, false, false); // without a stack trace, because strangers cause refusals
         if (!KINDS.containsKey(code)) {
             throw new IllegalArgumentException("no code: " + code);
         }
         this.code = code;
+        this.logged = logged;
         this.isOutage = isOutage;
     }
 
     static WxauthRefusal invalidToken(String detail) {
         return new WxauthRefusal("invalid_token", detail);
+    }
+
+    static WxauthRefusal invalidToken(String detail, String cause) {
+        return new WxauthRefusal("invalid_token", detail, "a token was refused: " + cause, false);
+    }
+
+    /** Returns a value for the log, shortened, and escaped because a kid is read before the signature is checked. */
+    static String shown(Object value) {
+        String text = String.valueOf(value).replaceAll("[^\\x20-\\x7e]", "?");
+        return "'" + text.substring(0, Math.min(text.length(), MOST_SHOWN)) + "'";
     }
 
     /** Returns 401, 403 or 503. */
@@ -101,6 +117,7 @@ public final class WxauthRefusal extends RuntimeException {
         RANDOM.nextBytes(random);
         ByteBuffer id = ByteBuffer.wrap(random);
         return String.format(
+                Locale.ROOT,
                 "{\"type\":\"urn:wxauth:problem:%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\",\"code\":\"%s\","
                         + "\"request_id\":\"%016x%016x\"}",
                 code,
@@ -110,6 +127,10 @@ public final class WxauthRefusal extends RuntimeException {
                 code,
                 id.getLong(),
                 id.getLong());
+    }
+
+    String logged() {
+        return logged;
     }
 
     boolean isOutage() {
