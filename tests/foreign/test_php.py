@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.clock import PATIENCE
 from tests.docs import ROOT, block
 from tests.foreign.conftest import Publisher, listening
 from tests.foreign.php_packages import CLIENT, autoload
@@ -337,6 +338,18 @@ def test_tokens_with_unknown_keys_lock_no_user_of_php_out(service: Callable[[str
     assert [service(f"unknown-{number}") for number in range(30)] == [401] * 30
     assert service("id-token") == 401
     assert service("known") == 200
+    assert publisher.readings == 1
+
+
+def test_all_processes_wait_for_the_very_first_reading(service: Callable[[str], int], publisher: Publisher) -> None:
+    publisher.answers.clear()
+    with ThreadPoolExecutor(4) as users:
+        first = users.submit(service, "known")
+        assert publisher.is_asked.wait(PATIENCE)
+        others = [users.submit(service, "known") for _ in range(2)]
+        assert not wait(others, 0.2).done
+        publisher.answers.set()
+        assert [first.result(), *(other.result() for other in others)] == [200] * 3
     assert publisher.readings == 1
 
 

@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import re
+import signal
 import socket
 import ssl
 import stat
@@ -26,6 +28,7 @@ from tests.foreign.conftest import PHP_PARSER
 from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.foreign.key_documents import KEY, key_set
 from tests.foreign.php_packages import autoload
+from tests.foreign.ports import output_with_few_ports
 from tests.guard.hostile import CLAIMS, HOSTILE, Forger, Forgery, decode
 from tests.processes import Running, free_port
 from tests.programs import needs, needs_node, output_of
@@ -166,6 +169,31 @@ try {
 """
 
 
+PORTS = """<?php
+require 'vendor/autoload.php';
+$server = stream_socket_server('tcp://127.0.0.1:0');
+$url = 'http://' . stream_socket_get_name($server, false);
+$issuer = new Wxauth\\Testing\\Issuer(['issuer' => $url]);
+$guard = new Wxauth\\Guard(['issuer' => $url, 'keys' => $issuer, 'or_offline' => true, 'keys_dir' => 'keys']);
+for ($taken = []; count($taken) < 20; $taken[] = @stream_socket_client(str_replace('http', 'tcp', $url)));
+try {
+    echo end($taken) === false, $guard->current()->user($issuer->authorization())->isCurrent;
+} catch (Wxauth\\Refusal $refusal) {
+    echo $refusal->status(), ' ', $refusal->code();
+}
+"""
+LOG = """<?php
+require 'vendor/autoload.php';
+class Logger { public function warning($line) { echo strstr($line, ' of', true); } }
+$guard = new Wxauth\\Guard(['issuer' => 'https://a.test', 'keys_dir' => 'none', 'log' => [new Logger(), 'warning']]);
+$token = 'eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6IngifQ.e30.' . str_repeat('A', 86);
+try {
+    $guard->user("Bearer $token");
+} catch (Wxauth\\Refusal $refusal) {
+}
+"""
+
+
 class Orders:
     """A service with this folder for keys."""
 
@@ -276,6 +304,54 @@ def test_a_token_is_admitted_unasked_only_while_wxauth_is_unreachable(
     assert wxauth.token.split(".")[2] not in orders.process.output
     wxauth.server_close()  # no connection
     assert (orders.refund(wxauth.token), strict.refund(wxauth.token)) == (ADMITTED_OFFLINE, NOT_ASKED)
+
+
+def test_a_process_that_is_late_itself_finds_no_outage(
+    stack: ExitStack, site: Path, wxauth: FakeWxauth, folder: Path
+) -> None:
+    orders = Orders(stack, site, wxauth.url, folder)
+    assert orders.refund(wxauth.token) == CONFIRMED
+    wxauth.has_keys = False
+
+    def stop_at_the_keys(handler: _Handler) -> None:
+        if handler.path == "/.well-known/jwks.json":
+            os.kill(orders.process.process.pid, signal.SIGSTOP)
+            handler.server.ends.wait(3)  # longer than the time limit of a request, and half a second
+            os.kill(orders.process.process.pid, signal.SIGCONT)
+
+    wxauth.answer = stop_at_the_keys
+    assert orders.refund(wxauth.token) == NOT_ASKED
+
+
+def test_a_machine_without_free_ports_is_no_outage(site: Path, folder: Path) -> None:
+    (site / "ports.php").write_text(PORTS)
+    assert output_with_few_ports(needs("php"), "ports.php", cwd=site) == "1503 verification_unavailable"
+
+
+def test_the_log_tells_once_a_minute_why_tokens_are_refused(
+    stack: ExitStack, site: Path, wxauth: FakeWxauth, folder: Path
+) -> None:
+    orders = Orders(stack, site, wxauth.url, folder)
+    for _ in range(2):
+        for claims in ({"aud": "shop"}, {"iss": "https://evil\n\u202e"}, {"exp": 9}, {"iat": 9e9}):
+            orders.ask(wxauth.forge(methodcaller("with_claims", **claims)))
+        orders.ask(wxauth.forge(HOSTILE["one bit off"]))
+        orders.ask(wxauth.forge(methodcaller("with_header", kid="evil\n" + "x" * 999)))
+        orders.ask("x")
+    said = re.findall(r"wxauth: a token was refused: (.*)", orders.process.output)
+    assert [re.sub(r"\d+ s ", "N s ", line) for line in said] == [
+        "aud is 'shop', this guard expects 'wxauth'",
+        f"iss is 'https://evil????', this guard expects '{wxauth.url}'",
+        "expired N s ago by this machine's clock",
+        "iat is N s in the future by this machine's clock",
+        f"its signature does not fit the key '{KEY.kid}' of {wxauth.url}",
+        f"its kid is 'evil?{'x' * 195}', which is no key of {wxauth.url}",
+    ]
+
+
+def test_a_project_sends_the_log_where_it_wants(site: Path) -> None:
+    (site / "log.php").write_text(LOG)
+    assert output_of(needs("php"), "log.php", cwd=site) == "wxauth: keys_dir must be a folder with mode 0700"
 
 
 def test_processes_share_one_finding_a_second_and_who_neither_finds_nor_asks_is_refused(

@@ -7,7 +7,6 @@ final class Authority
 {
     const AWAY = [Http::UNREACHABLE, 502, 503, 504];
     const FRESH_FOR = 1.0; // seconds for which a finding admits tokens without a question
-    const MAX_LATE = 0.5; // seconds by which this process may be late before it can tell nothing about wxauth
 
     private $base;
     private $query;
@@ -31,7 +30,6 @@ final class Authority
         if ($this->folder && $this->wasAway()) {
             throw self::notAsked('it was away a moment ago', true);
         }
-        $began = microtime(true);
         list($status, $answer, $head) = Http::get("$this->base/v1/verify$this->query", ["Authorization: Bearer $token"]) + [2 => ''];
         if ($status === 401) {
             throw new Refusal($user->claims['exp'] <= time() ? 'token_expired' : 'session_revoked', 'the session has ended');
@@ -40,11 +38,10 @@ final class Authority
             throw new Refusal('insufficient_scope', "wxauth doesn't accept this token here");
         }
         if ($status !== 200) {
-            $isLate = microtime(true) - $began > Http::TIME_LIMIT + self::MAX_LATE;
-            $isOutage = $this->folder && in_array($status, self::AWAY, true) && !$isLate;
+            $isOutage = $this->folder && in_array($status, self::AWAY, true);
             // A response tells that wxauth is away. Without one, this machine might be the reason.
             $isOutage = $isOutage && ($status !== Http::UNREACHABLE || $this->findsKeysAway());
-            throw self::notAsked($status > 0 ? "status $status" : $answer, $isOutage);
+            throw self::notAsked($status > 0 ? "status $status" : $answer, $isOutage, "status $status");
         }
         $session = self::header($head, 'X-Auth-Session-ID');
         if (self::header($head, 'X-Auth-User-ID') !== $user->id || ($session !== '' && $session !== $user->sessionId)) {
@@ -77,7 +74,7 @@ final class Authority
         fwrite($lock, sprintf('%F', microtime(true)));
         $isAway = in_array(Http::get($this->base . Keys::PATH)[0], self::AWAY, true);
         if ($isAway) {
-            Folder::write($this->folder->file('.away'), sprintf('%F', microtime(true)));
+            $this->folder->write($this->folder->file('.away'), sprintf('%F', microtime(true)));
         }
         fclose($lock);
         return $isAway;
@@ -88,9 +85,9 @@ final class Authority
         return preg_match("/^$name: *([^\r]*?) *\r$/mi", $head, $match) ? $match[1] : '';
     }
 
-    private static function notAsked(string $reason, bool $isOutage = false): Refusal
+    private static function notAsked(string $reason, bool $isOutage = false, string $cause = 'another session'): Refusal
     {
-        error_log("wxauth: a token could not be verified at once: $reason");
-        return new Refusal('verification_unavailable', "wxauth can't be asked about the session", $isOutage);
+        $refusal = new Refusal('verification_unavailable', "wxauth can't be asked about the session", $isOutage);
+        return $refusal->because("a token could not be verified at once: $reason", $cause);
     }
 }

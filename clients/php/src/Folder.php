@@ -5,14 +5,18 @@ namespace Wxauth;
 /** The folder in which all PHP processes keep what they have read from wxauth. */
 final class Folder
 {
+    const LOG_PAUSE = 60; // seconds between two log lines about the same cause
+
     private $path;
     private $issuer;
+    private $log;
     private $isChecked = false;
 
-    public function __construct(string $path, string $issuer)
+    public function __construct(string $path, string $issuer, callable $log)
     {
         $this->path = $path;
         $this->issuer = $issuer;
+        $this->log = $log;
     }
 
     /**
@@ -30,15 +34,26 @@ final class Folder
     }
 
     /** Writes a file that no other process sees in part. Its mode is 0600. */
-    public static function write(string $file, string $content): bool
+    public function write(string $file, string $content): bool
     {
         $new = @tempnam(dirname($file), 'new'); // tempnam sets the mode
         if ($new && @file_put_contents($new, $content) === strlen($content) && @rename($new, $file)) {
             return true;
         }
         $new && @unlink($new);
-        error_log("wxauth: could not write $file");
+        ($this->log)("wxauth: could not write $file");
         return false;
+    }
+
+    /** Logs a line, unless one of the processes has logged one with the same cause within a minute. */
+    public function logOnce(string $cause, string $line)
+    {
+        $file = $this->file('.log-' . hash('crc32b', $cause));
+        clearstatcache(true, $file);
+        if (abs(time() - (int) @filemtime($file)) >= self::LOG_PAUSE) {
+            @touch($file);
+            ($this->log)("wxauth: $line");
+        }
     }
 
     private function check()
@@ -58,7 +73,7 @@ final class Folder
             $fault = 'belongs to user ' . fileowner($this->path) . ", and PHP runs as user $user";
         }
         if ($fault !== null) {
-            error_log("wxauth: keys_dir must be a folder with mode 0700 of the user that runs PHP, but $this->path $fault");
+            ($this->log)("wxauth: keys_dir must be a folder with mode 0700 of the user that runs PHP, but $this->path $fault");
             throw new Refusal('keys_unavailable', 'the folder for the keys cannot be used');
         }
     }

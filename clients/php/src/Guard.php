@@ -9,9 +9,10 @@ namespace Wxauth;
 final class Guard
 {
     const VERSION = '0.1.0';
-    const OPTIONS = ['issuer', 'audience', 'websites', 'or_offline', 'internal_url', 'keys_dir', 'refusals', 'keys', 'authority'];
+    const OPTIONS = ['issuer', 'audience', 'websites', 'or_offline', 'internal_url', 'keys_dir', 'refusals', 'log', 'keys', 'authority'];
 
     private $options;
+    private $folder;
     private $keys;
     private $authority;
     private $isAsking = false;
@@ -28,6 +29,8 @@ final class Guard
      *   temporary files.
      * - `refusals`: function (Refusal $refusal, string $acceptLanguage): array, which returns the status, the headers
      *   and the body of a response, for example in your project's own envelope.
+     * - `log`: function (string $line), which logs why tokens are refused and keys cannot be read. The default is
+     *   `error_log`.
      *
      * Only tests set `keys` and `authority`.
      */
@@ -37,7 +40,10 @@ final class Guard
         if ($unknown) {
             throw new \InvalidArgumentException('unknown options: ' . implode(', ', $unknown));
         }
-        $this->options = $options + ['audience' => 'wxauth', 'websites' => false, 'or_offline' => false];
+        if (isset($options['log']) && !is_callable($options['log'])) {
+            throw new \InvalidArgumentException('log is a function');
+        }
+        $this->options = $options + ['audience' => 'wxauth', 'websites' => false, 'or_offline' => false, 'log' => 'error_log'];
         foreach (['websites', 'or_offline'] as $name) {
             if (!is_bool($this->options[$name])) { // the text "false" would be true
                 throw new \InvalidArgumentException("$name is true or false");
@@ -54,9 +60,11 @@ final class Guard
             throw new \InvalidArgumentException('internal_url must be an http or https URL without user, query, fragment or a slash at the end');
         }
         $base = $options['internal_url'] ?? $issuer;
-        $folder = new Folder($options['keys_dir'] ?? '', $issuer);
-        $this->keys = $options['keys'] ?? new Keys($base, $folder);
-        $this->authority = $options['authority'] ?? new Authority($base, $this->query(), $this->options['or_offline'] ? $folder : null);
+        $log = $this->options['log'];
+        $this->folder = new Folder($options['keys_dir'] ?? '', $issuer, $log);
+        $this->keys = $options['keys'] ?? new Keys($base, $this->folder, $log);
+        $findings = $this->options['or_offline'] ? $this->folder : null;
+        $this->authority = $options['authority'] ?? new Authority($base, $this->query(), $findings);
     }
 
     /**
@@ -112,16 +120,19 @@ final class Guard
 
     private function verified(string $token): User
     {
+        $user = null;
         $allowsScope = $this->options['websites'] || $this->isOfResource();
-        $user = Token::verified($token, $this->options['issuer'], $this->options['audience'], $this->keys, $allowsScope);
-        if (!$this->isAsking) {
-            return $user;
-        }
         try {
-            $user->roles = $this->authority->ask($token, $user);
-            $user->isCurrent = true;
+            $user = Token::verified($token, $this->options['issuer'], $this->options['audience'], $this->keys, $allowsScope);
+            if ($this->isAsking) {
+                $user->roles = $this->authority->ask($token, $user);
+                $user->isCurrent = true;
+            }
         } catch (Refusal $refusal) {
-            if (!$this->options['or_offline'] || !$refusal->isOutage) {
+            if ($refusal->logged && !isset($this->options['keys'])) {
+                $this->folder->logOnce($refusal->logged[1], $refusal->logged[0]);
+            }
+            if (!$user || !$this->options['or_offline'] || !$refusal->isOutage) {
                 throw $refusal;
             }
             $user->isCurrent = false;

@@ -6,7 +6,10 @@ namespace Wxauth;
 final class Http
 {
     const TIME_LIMIT = 2; // seconds, for a whole request
+    const MAX_LATE = 0.5; // seconds by which this process may be late before it can tell nothing about wxauth
     const LARGEST = 262144; // bytes
+    // What this machine lacks on Linux or BSD: EPERM, EAGAIN, ENOMEM, EACCES, ENFILE, EMFILE, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS.
+    const OWN_ERRORS = [1, 11, 35, 12, 13, 23, 24, 48, 98, 49, 99, 55, 105];
     const UNREACHABLE = 0;
     const FAILED = -1;
 
@@ -17,7 +20,14 @@ final class Http
      */
     public static function get(string $url, array $headers = []): array
     {
-        $deadline = microtime(true) + self::TIME_LIMIT;
+        $began = microtime(true);
+        $found = self::ask($url, $headers, $began + self::TIME_LIMIT);
+        $isLate = microtime(true) - $began > self::TIME_LIMIT + self::MAX_LATE;
+        return $isLate && $found[0] === self::UNREACHABLE ? [self::FAILED, 'this machine is too busy'] : $found;
+    }
+
+    private static function ask(string $url, array $headers, float $deadline): array
+    {
         $reason = 'no answer';
         // Errors become the reason. Frameworks would throw them.
         set_error_handler(function ($level, $said) use (&$reason) {
@@ -33,8 +43,10 @@ final class Http
             $address = 'tcp://' . ($url['host'] ?? '') . ":$port";
             $stream = stream_socket_client($address, $number, $reason, self::TIME_LIMIT, STREAM_CLIENT_CONNECT, $tls);
             if (!$stream) {
-                // The last four are limits of this machine: ENOMEM, ENFILE, EMFILE, ENOBUFS.
-                return [in_array($number, [12, 23, 24, 105], true) ? self::FAILED : self::UNREACHABLE, $reason];
+                return [in_array($number, self::OWN_ERRORS, true) ? self::FAILED : self::UNREACHABLE, $reason];
+            }
+            if (microtime(true) >= $deadline) {
+                return [self::FAILED, "it took too long to resolve the host's name"]; // PHP limits only the connection
             }
             stream_set_blocking($stream, false);
             if ($isTls) {

@@ -11,11 +11,13 @@ final class Keys
 
     private $base;
     private $folder;
+    private $log;
 
-    public function __construct(string $base, Folder $folder)
+    public function __construct(string $base, Folder $folder, callable $log)
     {
         $this->base = $base;
         $this->folder = $folder;
+        $this->log = $log;
     }
 
     /**
@@ -28,7 +30,7 @@ final class Keys
     {
         $kept = $this->kept();
         if (time() - $kept['read_at'] > (isset($kept['keys'][$kid]) ? self::FRESH_FOR : PHP_INT_MIN)) {
-            $this->refresh();
+            $this->refresh(!$kept['keys']);
             $kept = $this->kept();
         }
         $key = $kept['keys'][$kid] ?? null;
@@ -46,18 +48,26 @@ final class Keys
         return $isWhole && $kept['read_at'] <= time() + 60 ? $kept : ['keys' => [], 'read_at' => 0];
     }
 
-    /** Reads the keys, unless another process is reading them. */
-    private function refresh()
+    /** Reads the keys, unless another process is reading them. Only the very first read makes all processes wait. */
+    private function refresh(bool $hasNone)
     {
         $lock = @fopen($this->folder->file('.json.lock'), 'c+');
-        if ($lock && flock($lock, LOCK_EX | LOCK_NB)) {
-            $this->read($lock);
+        if (!$lock) {
+            return;
         }
-        $lock && fclose($lock);
+        $isFirst = $hasNone && fstat($lock)['size'] === 0;
+        $deadline = microtime(true) + Http::TIME_LIMIT;
+        while (!($isLocked = flock($lock, LOCK_EX | LOCK_NB)) && $isFirst && microtime(true) < $deadline) {
+            usleep(10000);
+        }
+        if ($isLocked) {
+            $this->read($lock, $hasNone ? 2 : 10);
+        }
+        fclose($lock);
     }
 
-    /** Reads the keys at most every ten seconds. After several failures, reads them only once a minute. */
-    private function read($lock)
+    /** Reads the keys at most once in this pause in seconds. After several failures, reads them only once a minute. */
+    private function read($lock, int $pause)
     {
         list($next, $failures) = sscanf(stream_get_contents($lock) ?: '0 0', '%d %d');
         if (time() < $next && $next <= time() + 60) {
@@ -67,15 +77,16 @@ final class Keys
         $published = $status === 200 ? json_decode($answer, true, 64)['keys'] ?? null : null;
         $keys = self::usableOf(is_array($published) && $published === array_values($published) ? $published : []);
         // A response without keys counts as a failure, because it might come from a gateway during maintenance.
-        if ($keys && Folder::write($this->folder->file('.json'), json_encode(['keys' => $keys, 'read_at' => time()]))) {
+        if ($keys && $this->folder->write($this->folder->file('.json'), json_encode(['keys' => $keys, 'read_at' => time()]))) {
             $failures = -1;
+            $pause = 10;
         } elseif (!$keys) {
             $cause = $status > 0 ? "there is no usable key in the response with status $status" : $answer;
-            error_log("wxauth: the keys could not be read: $cause");
+            ($this->log)("wxauth: the keys could not be read: $cause");
         }
         rewind($lock);
         ftruncate($lock, 0);
-        fwrite($lock, (time() + min(10 * 2 ** max($failures, 0), 60)) . ' ' . min($failures + 1, 3));
+        fwrite($lock, (time() + min($pause * 2 ** max($failures, 0), 60)) . ' ' . min($failures + 1, 5));
     }
 
     /** Returns the usable keys by their ID. If two have the same ID, neither is used. */

@@ -19,6 +19,8 @@ final class Refusal extends \RuntimeException
 
     /** @var bool whether wxauth is away, so that a guard with `or_offline` admits the token */
     public $isOutage;
+    /** @var string[]|null a line for the log, and its cause, which is one of a few texts */
+    public $logged;
     private $kind;
 
     public function __construct(string $code, string $detail, bool $isOutage = false)
@@ -26,6 +28,13 @@ final class Refusal extends \RuntimeException
         parent::__construct($detail, self::KINDS[$code][0]);
         $this->kind = $code;
         $this->isOutage = $isOutage;
+    }
+
+    /** @internal */
+    public function because(string $line, string $cause = ''): self
+    {
+        $this->logged = [$line, $cause ?: $this->getMessage()];
+        return $this;
     }
 
     /** Returns 401, 403 or 503. */

@@ -8,6 +8,7 @@ final class Token
     const MAX_LENGTH = 8192;
     const CLOCK_SKEW = 30; // seconds, for exp, iat and nbf
     const MAX_DEPTH = 64;
+    const MAX_SHOWN = 200; // characters of a value in the log
     const UUID = '/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/Di';
 
     /**
@@ -23,13 +24,16 @@ final class Token
             throw self::invalid('the token is not a JWS in compact form with an ES256 signature');
         }
         $header = self::object($parts[1]);
-        $key = $keys->find(self::keyId($header));
+        $kid = self::keyId($header);
+        $key = $keys->find($kid);
         if ($key === null) {
-            throw self::invalid('the token names a key that is not known');
+            $cause = 'its kid is ' . self::shown($kid) . ", which is no key of $issuer";
+            throw self::invalid('the token names a key that is not known', $cause);
         }
         $signature = self::der(self::bytes($parts[3]));
         if (openssl_verify("$parts[1].$parts[2]", $signature, $key, OPENSSL_ALGO_SHA256) !== 1) {
-            throw self::invalid('the signature does not fit');
+            $cause = 'its signature does not fit the key ' . self::shown($kid) . " of $issuer";
+            throw self::invalid('the signature does not fit', $cause);
         }
         return self::user(self::object($parts[2]), $issuer, $audience, $allowsScope);
     }
@@ -57,10 +61,10 @@ final class Token
         $audiences = $claims->aud ?? null;
         $audiences = is_string($audiences) ? [$audiences] : $audiences;
         if (($claims->iss ?? null) !== $issuer) {
-            throw self::invalid('iss is another issuer');
+            throw self::invalid('iss is another issuer', self::differing('iss', $claims, $issuer));
         }
         if (!self::areTexts($audiences) || !in_array($audience, $audiences, true)) {
-            throw self::invalid('aud does not name this audience');
+            throw self::invalid('aud does not name this audience', self::differing('aud', $claims, $audience));
         }
         $hasScope = property_exists($claims, 'scope');
         $hasAppId = property_exists($claims, 'app_id');
@@ -113,13 +117,28 @@ final class Token
             if (!is_int($time) && !(is_float($time) && is_finite($time))) {
                 throw self::invalid("$name is missing or not a finite number");
             }
-            if ($name !== 'exp' && $time - microtime(true) > self::CLOCK_SKEW) {
-                throw self::invalid("$name is in the future");
+            $ahead = $time - microtime(true);
+            if ($name !== 'exp' && $ahead > self::CLOCK_SKEW) {
+                throw self::invalid("$name is in the future", sprintf("$name is %d s in the future by this machine's clock", $ahead));
             }
         }
-        if (microtime(true) - $claims->exp >= self::CLOCK_SKEW) {
-            throw new Refusal('token_expired', 'the token has expired');
+        $age = microtime(true) - $claims->exp;
+        if ($age >= self::CLOCK_SKEW) {
+            $line = sprintf("a token was refused: expired %d s ago by this machine's clock", $age);
+            throw (new Refusal('token_expired', 'the token has expired'))->because($line);
         }
+    }
+
+    private static function differing(string $name, \stdClass $claims, string $expected): string
+    {
+        return "$name is " . self::shown($claims->$name ?? null) . ", this guard expects '$expected'";
+    }
+
+    /** Returns a value for the log, shortened, and escaped because a kid is read before the signature is checked. */
+    private static function shown($value): string
+    {
+        $text = is_string($value) ? $value : (string) json_encode($value);
+        return "'" . substr(preg_replace('/[^\x20-\x7e]/', '?', $text), 0, self::MAX_SHOWN) . "'";
     }
 
     private static function areTexts($list): bool
@@ -182,8 +201,9 @@ final class Token
         return "\x30" . chr(strlen($der)) . $der;
     }
 
-    private static function invalid(string $detail): Refusal
+    private static function invalid(string $detail, string $cause = ''): Refusal
     {
-        return new Refusal('invalid_token', $detail);
+        $refusal = new Refusal('invalid_token', $detail);
+        return $cause === '' ? $refusal : $refusal->because("a token was refused: $cause");
     }
 }
