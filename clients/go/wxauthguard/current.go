@@ -18,6 +18,7 @@ const (
 	// A question that waits in this process tells nothing about wxauth. So the wait is limited apart from the question.
 	beginTimeout = 500 * time.Millisecond // from the call until the question is sent
 	askTimeout   = 2 * time.Second        // from then to the last header
+	idleTimeout  = 30 * time.Second       // shorter than the 75 s after which wxauth closes an idle connection
 	maxAsked     = 64
 	maxWaiting   = 256
 	maxProblem   = 16 * 1024 // bytes
@@ -29,14 +30,16 @@ const (
 )
 
 // client keeps as many idle connections as questions can be asked at once, and follows no redirect.
-var client = func() *http.Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = maxAsked
-	transport.DisableCompression = true // so that a small body cannot become a large one
-	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse
-	}}
-}()
+var client = &http.Client{
+	Transport: &http.Transport{ // no clone of http.DefaultTransport, because tracers replace that one by another type
+		Proxy:               http.ProxyFromEnvironment,
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: maxAsked,
+		IdleConnTimeout:     idleTimeout,
+		DisableCompression:  true, // so that a small body cannot become a large one
+	},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
 
 // authority is what Current asks about each token.
 type authority struct {

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	_ "example.com/shop/instrumented"
 	"github.com/gin-gonic/gin"
 	kratoshttp "github.com/go-kratos/kratos/v2/transport/http"
 	"github.com/gofiber/fiber/v2"
@@ -117,6 +118,11 @@ func (h *healthy) Check(ctx context.Context, _ *grpc_health_v1.HealthCheckReques
 	return &grpc_health_v1.HealthCheckResponse{}, nil
 }
 
+func (h *healthy) Watch(_ *grpc_health_v1.HealthCheckRequest, stream grpc_health_v1.Health_WatchServer) error {
+	h.openID = wxauthguard.UserFrom(stream.Context()).OpenID
+	return stream.Send(&grpc_health_v1.HealthCheckResponse{})
+}
+
 func TestGRPC(t *testing.T) {
 	issuer := wxauthguardtest.NewIssuer(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -124,7 +130,10 @@ func TestGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	service := &healthy{}
-	server := grpc.NewServer(grpc.UnaryInterceptor(GuardGRPC(wxauthguard.New(issuer.URL), "clerk")))
+	guard := wxauthguard.New(issuer.URL)
+	server := grpc.NewServer(
+		grpc.UnaryInterceptor(GuardGRPC(guard, "clerk")), grpc.StreamInterceptor(GuardGRPCStream(guard, "clerk")),
+	)
 	grpc_health_v1.RegisterHealthServer(server, service)
 	go server.Serve(listener)
 	defer server.Stop()
@@ -133,12 +142,30 @@ func TestGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer connection.Close()
-	judge(t, func(headers []string) (int, string) {
-		ctx := context.Background()
-		for _, header := range headers {
-			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", header)
-		}
-		_, err := grpc_health_v1.NewHealthClient(connection).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
-		return map[codes.Code]int{codes.OK: 200, codes.Unauthenticated: 401, codes.PermissionDenied: 403}[status.Code(err)], service.openID
-	}, issuer)
+	client := grpc_health_v1.NewHealthClient(connection)
+	calls := map[string]func(ctx context.Context) error{
+		"unary": func(ctx context.Context) error {
+			_, err := client.Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+			return err
+		},
+		"stream": func(ctx context.Context) error {
+			stream, err := client.Watch(ctx, &grpc_health_v1.HealthCheckRequest{})
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		},
+	}
+	for name, call := range calls {
+		t.Run(name, func(t *testing.T) {
+			judge(t, func(headers []string) (int, string) {
+				ctx := context.Background()
+				for _, header := range headers {
+					ctx = metadata.AppendToOutgoingContext(ctx, "authorization", header)
+				}
+				statuses := map[codes.Code]int{codes.OK: 200, codes.Unauthenticated: 401, codes.PermissionDenied: 403}
+				return statuses[status.Code(call(ctx))], service.openID
+			}, issuer)
+		})
+	}
 }
