@@ -49,8 +49,7 @@ def test_a_reader_follows_the_page_to_a_service_with_a_test(tmp_path: Path) -> N
     (shop / "test.php").write_text(block(PAGE, "new Issuer()"))
     needs("composer")
     # No package of another index is needed, and none is reached here.
-    line = f"composer config repositories.packagist.org false\n{block(PAGE, 'composer require')}"
-    (shop / "composer.json").write_text("{}")
+    line = f"composer config --global repositories.packagist.org false\n{block(PAGE, 'composer require')}"
     env = {
         "COMPOSER_ALLOW_SUPERUSER": "1",
         "COMPOSER_HOME": str(tmp_path / "home"),
