@@ -146,3 +146,14 @@ def test_of_workers_whose_parent_is_killed_none_serves_on(tmp_path: Path, databa
         os.kill(command.process.pid, signal.SIGKILL)
         until(lambda: is_free(port))
         until(lambda: command.output.count('"stopped"') == 2)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_process_that_serves_has_huge_pages(workers: int, tmp_path: Path, database_url: str) -> None:
+    port = free_port()
+    with Running(WXAUTH, "serve", cwd=tmp_path, env=service_env(database_url, port=port, workers=workers)) as command:
+        service = Server(command, port)
+        until(lambda: service.has_started == workers)
+        pids = service.workers() or {service.pid}
+        states = [Path(f"/proc/{pid}/status").read_text().split("THP_enabled:")[1].split()[0] for pid in pids]
+        assert states == ["0"] * workers
