@@ -122,7 +122,6 @@ func (g *Guard) Verify(ctx context.Context, authorization string, roles ...strin
 	}
 	user, err := g.user(ctx, token)
 	if err != nil {
-		g.explain(err)
 		return nil, err
 	}
 	for _, role := range roles {
@@ -135,17 +134,22 @@ func (g *Guard) Verify(ctx context.Context, authorization string, roles ...strin
 
 func (g *Guard) user(ctx context.Context, token string) (*User, *Refusal) {
 	user, refused := g.verified(ctx, token, time.Now())
-	if refused != nil || !g.asks {
-		return user, refused
+	if refused == nil && g.asks {
+		var roles []string
+		if roles, refused = g.authority.ask(ctx, token, user); refused == nil {
+			user.Roles, user.IsCurrent = roles, true
+		}
 	}
-	roles, refused := g.authority.ask(ctx, token, user)
-	switch {
-	case refused == nil:
-		user.Roles, user.IsCurrent = roles, true
-	case !g.orOffline || !refused.isOutage:
-		return nil, refused
+	if refused == nil {
+		return user, nil
 	}
-	return user, nil
+	if refused.logged != "" {
+		g.warnOnce(refused.Detail, refused.logged)
+	}
+	if g.orOffline && refused.isOutage {
+		return user, nil
+	}
+	return nil, refused
 }
 
 // Middleware returns a handler that calls the next one only for a user who has all of these roles. The next handler
@@ -201,12 +205,6 @@ func (s *shared) query() string {
 		return "?websites=true"
 	}
 	return ""
-}
-
-func (s *shared) explain(refused error) {
-	if known, ok := refused.(*Refusal); ok && known.logged != "" {
-		s.warnOnce(known.Detail, known.logged)
-	}
 }
 
 // warnOnce logs a line unless the same cause was logged within a minute. The causes are fixed texts.

@@ -1,12 +1,16 @@
 package wxauthguard_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -239,5 +243,37 @@ func BenchmarkVerify(b *testing.B) {
 		if err := verified(guard, alice); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestTheLogTellsOnceAMinuteWhyTokensAreRefusedAndThatWxauthIsAway(t *testing.T) {
+	issuer, other := wxauthguardtest.NewIssuer(t), wxauthguardtest.NewIssuer(t)
+	var written bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&written, nil))
+	guard := wxauthguard.New(issuer.URL, wxauthguard.Logger(logger), wxauthguard.OrOffline())
+	verify := func(guard *wxauthguard.Guard, authorization string) (*wxauthguard.User, error) {
+		return guard.Verify(context.Background(), authorization)
+	}
+	for range []int{1, 2} {
+		verify(guard, issuer.Authorization(wxauthguardtest.Token{Audience: "shop"}))
+		verify(guard.Optional(), issuer.Authorization(wxauthguardtest.Token{ExpiresIn: -time.Hour}))
+		verify(guard, other.Authorization(wxauthguardtest.Token{Claims: map[string]any{"iss": issuer.URL}}))
+		verify(guard, "Bearer x")
+	}
+	issuer.Away()
+	if user, err := verify(guard.Current(), issuer.Authorization(wxauthguardtest.Token{})); err != nil || user.IsCurrent {
+		t.Fatal(user, err)
+	}
+	var said []string
+	for _, line := range regexp.MustCompile(`msg="(.*)"\n`).FindAllStringSubmatch(written.String(), -1) {
+		said = append(said, regexp.MustCompile(`\d+ s |\\"`).ReplaceAllString(strings.ReplaceAll(line[1], issuer.URL, "ISSUER"), ""))
+	}
+	if expected := []string{
+		"a token was refused: aud is shop, this guard expects wxauth",
+		"a token was refused: expired ago by this machine's clock",
+		"a token was refused: its signature does not fit the key test of ISSUER",
+		"a token could not be verified at once: wxauth can't be asked about the session: the connection ended without a response",
+	}; !slices.Equal(said, expected) {
+		t.Error(strings.Join(said, "\n"))
 	}
 }
