@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs import ROOT
-from tests.foreign.jdks import UNREACHED, jdks
-from tests.foreign.key_documents import BESIDE, DOCUMENTS, READ, TWICE, UNREAD, Line, Publisher, publishing
+from tests.foreign.jdks import UNREACHED
+from tests.foreign.key_documents import BESIDE, DOCUMENTS, READ, UNREAD, Line, Publisher, publishing
 from tests.foreign.php_packages import autoload
 from tests.programs import NODE_PATIENCE, lacks, needs, needs_node
 from tests.sweeps import Sweep
@@ -25,12 +25,7 @@ pytestmark = [pytest.mark.process, pytest.mark.node, pytest.mark.slow]
 
 JUDGES = Path(__file__).with_name("judges")
 OWN = ("Python", "Python, in threads")
-SPRING = {
-    "Spring Boot 4": ("examples/spring", "found.decode(token)"),
-    "Spring Boot 3": ("examples/spring", "found.decode(token)"),
-    "WebFlux": ("examples/spring/webflux", "found.decode(token).block()"),
-}
-GUARDS = (*OWN, "Node", "Java", "Go", "PHP", *SPRING)
+GUARDS = (*OWN, "Node", "Java", "Go", "PHP")
 
 
 @pytest.fixture
@@ -76,28 +71,10 @@ def judged(guard: str, lines: list[Line], folder: Path, publisher: Publisher) ->
         module = Path(shutil.copytree(ROOT / "clients/go", folder / "go"))
         shutil.copy(JUDGES / "judge_test.go", module / "wxauthguard")
         return printed([needs("go"), "test", "-C", str(module), "-run", "Judge", "./wxauthguard"], lines, folder)
-    if guard == "PHP":
-        shutil.copy(JUDGES / "judge.php", folder)
-        autoload(folder)
-        (folder / "keys").mkdir(mode=0o700)
-        return printed([needs("php"), "judge.php"], lines, folder, KEPT=str(folder / "keys"))
-    example, decode = SPRING[guard]
-    ignored = shutil.ignore_patterns("target", "webflux")
-    project = Path(shutil.copytree(ROOT / example, folder / "spring", ignore=ignored))
-    sources = project / "src/main/java/com/example/orders"
-    if "/old/" in lines[0].issuer:
-        keys = (sources / "Wxauth.java").read_text()
-        assert "ofMinutes(5)" in keys
-        (sources / "Wxauth.java").write_text(keys.replace("ofMinutes(5)", "ofMinutes(0)"))
-    judge = (JUDGES / "SpringJudge.java").read_text().replace("DECODE", decode)
-    (sources / "SpringJudge.java").write_text(judge)
-    needs("javac")
-    command = [needs("mvn"), "-q", "-f", str(project), "spring-boot:run"]
-    command.append("-Dspring-boot.run.main-class=com.example.orders.SpringJudge")
-    if guard != "Spring Boot 4":
-        command.append("-Dspring-boot.version=3.5.16")
-    home = {"JAVA_HOME": jdks()[-1 if guard == "Spring Boot 4" else 0]} if jdks() else {}
-    return printed(command, lines, folder, **home)
+    shutil.copy(JUDGES / "judge.php", folder)
+    autoload(folder)
+    (folder / "keys").mkdir(mode=0o700)
+    return printed([needs("php"), "judge.php"], lines, folder, KEPT=str(folder / "keys"))
 
 
 def asked(line: Line, publisher: Publisher, *, is_sync: bool) -> Iterator[object]:
@@ -131,9 +108,9 @@ def test_what_has_no_usable_key_is_no_document(guard: str, publisher: Publisher,
             with sweep.case(name, "after the key"):
                 assert then == ["200", "401", "200"]
             with sweep.case(name, "from the first"):
-                is_read = name in READ or (name in BESIDE and guard not in SPRING)
+                is_read = name in READ or name in BESIDE
                 read, unread = ["200", "401", "200"], ["503", "503", "503"]
-                if name in UNREAD or (guard in SPRING and name in {**BESIDE, **TWICE}):
+                if name in UNREAD:
                     assert at_first in (read, unread)
                 else:
                     assert at_first == (read if is_read else unread)

@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
@@ -56,6 +57,21 @@ final class Authority {
             }
         } finally {
             waiting.release();
+        }
+    }
+
+    /** Returns the verified number of the token's user, or null. */
+    String phone(String token) {
+        try {
+            Answer answer = Answer.get(base + "/v1/me", token, ASK_SECONDS);
+            if (answer.status == 401) {
+                answer.end();
+                throw new WxauthRefusal("session_revoked", "the session has ended");
+            }
+            Map<String, Object> me = Json.object(answer.document());
+            return Boolean.TRUE.equals(me.get("phone_verified")) ? (String) me.get("phone") : null;
+        } catch (IOException failure) {
+            throw notAsked(failure.getClass().getSimpleName(), false);
         }
     }
 

@@ -91,7 +91,7 @@ final class Token {
             scope.addAll(Arrays.asList(text(claims, "scope").split(" ")));
             scope.removeIf(String::isEmpty);
         }
-        return new WxauthUser(claims, id, sessionId, clientId, appId, openid, externalId, roles, scope, null);
+        return new WxauthUser(claims, id, sessionId, clientId, appId, openid, externalId, roles, scope, null, null);
     }
 
     private static void checkTimes(Map<String, Object> claims) {

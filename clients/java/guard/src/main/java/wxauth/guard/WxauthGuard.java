@@ -94,6 +94,16 @@ public final class WxauthGuard {
     }
 
     /**
+     * Returns the user of a token, whose verified phone number wxauth is asked for.
+     *
+     * @throws WxauthRefusal with the status 401, 403 or 503
+     */
+    public WxauthUser me(String authorization) {
+        WxauthUser user = verify(authorization);
+        return user == null ? null : user.with(authority.phone(bearer(authorization)));
+    }
+
+    /**
      * Returns whether a token in an Authorization header claims to be of wxauth, so that another login leaves it alone.
      * This is no check: a stranger can write such a token.
      */

@@ -17,6 +17,7 @@ public final class WxauthUser implements Principal {
     private final List<String> roles;
     private final List<String> scope;
     private final Boolean isCurrent;
+    private final String phone;
 
     WxauthUser(
             Map<String, Object> claims,
@@ -28,7 +29,8 @@ public final class WxauthUser implements Principal {
             String externalId,
             List<String> roles,
             List<String> scope,
-            Boolean isCurrent) {
+            Boolean isCurrent,
+            String phone) {
         this.claims = Collections.unmodifiableMap(claims);
         this.id = id;
         this.sessionId = sessionId;
@@ -39,11 +41,17 @@ public final class WxauthUser implements Principal {
         this.roles = Collections.unmodifiableList(roles);
         this.scope = Collections.unmodifiableList(scope);
         this.isCurrent = isCurrent;
+        this.phone = phone;
     }
 
     WxauthUser with(List<String> currentRoles, boolean isConfirmed) {
         return new WxauthUser(
-                claims, id, sessionId, clientId, appId, openid, externalId, currentRoles, scope, isConfirmed);
+                claims, id, sessionId, clientId, appId, openid, externalId, currentRoles, scope, isConfirmed, phone);
+    }
+
+    WxauthUser with(String verifiedPhone) {
+        return new WxauthUser(
+                claims, id, sessionId, clientId, appId, openid, externalId, roles, scope, isCurrent, verifiedPhone);
     }
 
     /** Returns a UUID, the key of your own data. */
@@ -96,6 +104,11 @@ public final class WxauthUser implements Principal {
     /** Returns whether wxauth has confirmed the session a moment ago, or null if it was not asked. */
     public Boolean isCurrent() {
         return isCurrent;
+    }
+
+    /** Returns a number such as +8613800138000, which wxauth tells only if it is asked by `WxauthGuard.me`, or null. */
+    public String phone() {
+        return phone;
     }
 
     /** Returns the ID. */

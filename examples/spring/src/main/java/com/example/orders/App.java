@@ -1,14 +1,14 @@
 package com.example.orders;
 
 import java.util.HashMap;
-import java.util.List;
 import java.util.Map;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
 import org.springframework.security.access.prepost.PreAuthorize;
-import org.springframework.security.oauth2.server.resource.authentication.AbstractOAuth2TokenAuthenticationToken;
+import org.springframework.security.core.annotation.AuthenticationPrincipal;
 import org.springframework.web.bind.annotation.GetMapping;
 import org.springframework.web.bind.annotation.RestController;
+import wxauth.guard.WxauthUser;
 
 @SpringBootApplication
 @RestController
@@ -17,21 +17,16 @@ public class App {
         SpringApplication.run(App.class, arguments);
     }
 
-    @GetMapping("/whoami")
-    Map<String, Object> whoami(AbstractOAuth2TokenAuthenticationToken<?> user) {
-        var shown = new HashMap<String, Object>(Map.of("sub", user.getName()));
-        for (var name : List.of("openid", "app_id", "external_id")) shown.put(name, user.getTokenAttributes().get(name));
+    @GetMapping({"/whoami", "/orders"})
+    Map<String, Object> whoami(@AuthenticationPrincipal WxauthUser user) {
+        var shown = new HashMap<String, Object>(Map.of("sub", user.id(), "openid", user.openid(), "app_id", user.appId()));
+        shown.put("external_id", user.externalId());
         return shown;
     }
 
     @GetMapping("/staff")
     @PreAuthorize("hasRole('staff')")
-    Map<String, Object> staff(AbstractOAuth2TokenAuthenticationToken<?> user) {
-        return whoami(user);
-    }
-
-    @GetMapping("/orders")
-    Map<String, Object> orders(AbstractOAuth2TokenAuthenticationToken<?> user) {
+    Map<String, Object> staff(@AuthenticationPrincipal WxauthUser user) {
         return whoami(user);
     }
 }

@@ -1,35 +1,36 @@
 package com.example.orders;
 
-import static org.springframework.security.test.web.servlet.request.SecurityMockMvcRequestPostProcessors.jwt;
 import static org.springframework.security.test.web.servlet.setup.SecurityMockMvcConfigurers.springSecurity;
 import static org.springframework.test.web.servlet.request.MockMvcRequestBuilders.get;
 import static org.springframework.test.web.servlet.result.MockMvcResultMatchers.jsonPath;
 import static org.springframework.test.web.servlet.result.MockMvcResultMatchers.status;
 
-import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.springframework.beans.factory.annotation.Autowired;
 import org.springframework.boot.test.context.SpringBootTest;
-import org.springframework.security.test.web.servlet.request.SecurityMockMvcRequestPostProcessors.JwtRequestPostProcessor;
+import org.springframework.test.context.DynamicPropertyRegistry;
+import org.springframework.test.context.DynamicPropertySource;
 import org.springframework.test.web.servlet.setup.MockMvcBuilders;
 import org.springframework.web.context.WebApplicationContext;
+import wxauth.guard.testing.TestIssuer;
 
 @SpringBootTest
 class AppTest {
-    static JwtRequestPostProcessor user(String openid, String... roles) {
-        return jwt().jwt(token -> token.subject("01900000-0000-7000-8000-000000000001")
-                        .claim("openid", openid)
-                        .claim("roles", List.of(roles))
-                        .claims(claims -> claims.remove("scope"))) // Spring's test tokens have one by default
-                .authorities(token -> Wxauth.authorities(token.getClaims()));
+    static final TestIssuer WXAUTH = new TestIssuer();
+
+    @DynamicPropertySource
+    static void settings(DynamicPropertyRegistry settings) {
+        settings.add("wxauth.issuer", WXAUTH::url);
     }
 
     @Test
     void staffHasTheRole(@Autowired WebApplicationContext app) throws Exception {
         var mvc = MockMvcBuilders.webAppContextSetup(app).apply(springSecurity()).build();
+        var user = WXAUTH.authorization("o1");
+        var staff = WXAUTH.authorization("o1", "staff");
         mvc.perform(get("/orders")).andExpect(status().isUnauthorized());
-        mvc.perform(get("/orders").with(user("o1"))).andExpect(jsonPath("$.openid").value("o1"));
-        mvc.perform(get("/staff").with(user("o1"))).andExpect(status().isForbidden());
-        mvc.perform(get("/staff").with(user("o1", "staff"))).andExpect(status().isOk());
+        mvc.perform(get("/orders").header("Authorization", user)).andExpect(jsonPath("$.openid").value("o1"));
+        mvc.perform(get("/staff").header("Authorization", user)).andExpect(status().isForbidden());
+        mvc.perform(get("/staff").header("Authorization", staff)).andExpect(status().isOk());
     }
 }

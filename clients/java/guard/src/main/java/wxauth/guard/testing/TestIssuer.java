@@ -48,6 +48,7 @@ public final class TestIssuer implements AutoCloseable {
     private final Set<String> banned = new HashSet<>();
     private final Set<String> ended = new HashSet<>();
     private final Map<String, List<String>> roles = new HashMap<>();
+    private final Map<String, String> phones = new HashMap<>();
     private boolean isAway;
 
     public TestIssuer() {
@@ -91,6 +92,11 @@ public final class TestIssuer implements AutoCloseable {
     /** Sets the roles that `current()` finds, whatever the token says. */
     public synchronized void setRoles(String userId, String... names) {
         roles.put(userId, Arrays.asList(names));
+    }
+
+    /** Sets the verified number that `me()` finds. */
+    public synchronized void setPhone(String userId, String phone) {
+        phones.put(userId, phone);
     }
 
     /** Lets the issuer answer no more, as if wxauth could not be reached, or answer again. */
@@ -225,8 +231,9 @@ public final class TestIssuer implements AutoCloseable {
                                     + coordinate(key.getW().getAffineX()) + "\",\"y\":\""
                                     + coordinate(key.getW().getAffineY()) + "\"}]}");
                     break;
+                case "/v1/me":
                 case "/v1/verify":
-                    verify(exchange);
+                    tell(exchange);
                     break;
                 default:
                     send(exchange, 404, "");
@@ -237,13 +244,18 @@ public final class TestIssuer implements AutoCloseable {
     }
 
     /** Answers about a token that the guard has verified. */
-    private void verify(HttpExchange exchange) throws IOException {
+    private void tell(HttpExchange exchange) throws IOException {
         String token = exchange.getRequestHeaders().getFirst("Authorization");
         String payload = new String(Base64.getUrlDecoder().decode(token.split("\\.")[1]), StandardCharsets.UTF_8);
         String user = found(SUB, payload);
         String session = found(SID, payload);
         if (banned.contains(user) || ended.contains(session)) {
             send(exchange, 401, "");
+            return;
+        }
+        if (exchange.getRequestURI().getPath().equals("/v1/me")) {
+            String phone = phones.containsKey(user) ? quoted(phones.get(user)) : "null";
+            send(exchange, 200, "{\"phone\":" + phone + ",\"phone_verified\":" + phones.containsKey(user) + "}");
             return;
         }
         String named = found(ROLES, payload).replace("\"", "");
