@@ -138,6 +138,10 @@ public final class JavaTrials {
         for (int number = 0; number < 2; number++) {
             say(guard.current(), issuer.authorization("o1"));
         }
+        String wechat = "Mozilla/5.0 (iPhone) MicroMessenger/8.0.44";
+        for (String agent : new String[] {wechat, wechat + " Language/zh_CN", wechat + " Language/en", "curl", null}) {
+            System.out.print(WxauthRefusal.language("*", agent) + " " + WxauthRefusal.language("en", agent) + " ");
+        }
         System.out.println(new WxauthRefusal("missing_token", "x").problem(null).contains("\"status\":401"));
     }
 }

@@ -118,7 +118,7 @@ WARNING a token could not be verified at once: wxauth can't be asked about the s
 the connection ended without a response
 503 verification_unavailable
 503 verification_unavailable
-true
+zh en zh en * en * en * en true
 """
 
 

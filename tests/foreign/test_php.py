@@ -22,6 +22,7 @@ from tests.world import bearer
 pytestmark = pytest.mark.process
 
 PAGE = "docs/build/php.md"
+WECHAT = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44"
 
 
 @pytest.fixture
@@ -212,6 +213,10 @@ def test_a_frameworks_middleware_admits_those_with_the_roles(site: Path, publish
             return shop.get("/", headers={**headers, "X-Route": json.dumps([route, roles])})
 
         assert code_of(ask("wxauth")) == (401, "missing_token")
+        in_wechat = {"User-Agent": WECHAT, "Accept-Language": "", "X-Route": '["wxauth", []]'}
+        assert shop.get("/", headers=in_wechat).json()["title"] == "请先登录。"
+        in_english = {**in_wechat, "User-Agent": f"{WECHAT} Language/en"}
+        assert shop.get("/", headers=in_english).json()["title"] == "Please log in."
         assert ask("wxauth", openid="o1").text == "o1"
         refused = ask("wxauth", "staff", openid="o1")
         assert (*code_of(refused), refused.headers.get("www-authenticate")) == (403, "insufficient_role", None)
@@ -268,12 +273,14 @@ echo $body;
 def test_the_classes_that_the_page_shows_for_older_thinkphps_guard_a_module(site: Path, publisher: Publisher) -> None:
     (site / "keys").mkdir(mode=0o700)
     module = MODULE.replace("USER_ONLY", block(PAGE, "PUBLIC_ACTIONS")).replace("HEADER", HEADER)
-    (site / "module.php").write_text(module.replace("ANCESTOR", block(PAGE, "$guard->response($refusal)")))
+    (site / "module.php").write_text(module.replace("ANCESTOR", block(PAGE, "HttpResponseException")))
     with served(site, "module.php", ISSUER=publisher.url) as shop:
         for public in ("/lists", "/detail", "/LISTS"):
             assert shop.get(public).text == "guest"
         for private in ("/list", "/lists2", "/buy", "/", "/lists/", "/5.0"):
             assert code_of(shop.get(private)) == (401, "missing_token")
+        for private in ("/buy", "/5.0"):
+            assert shop.get(private, headers={"User-Agent": WECHAT}).json()["title"] == "请先登录。"
         assert shop.get("/buy", headers=bearer(publisher.token(openid="o7"))).text == "o7"
         assert code_of(shop.get("/5.0", headers=bearer(publisher.token(openid="o7")))) == (403, "insufficient_role")
         assert shop.get("/5.0", headers=bearer(publisher.token(openid="o7", roles=["staff"]))).text == "o7"

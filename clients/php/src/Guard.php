@@ -112,10 +112,11 @@ final class Guard
     }
 
     /** Returns the status, the headers and the body of the response to a refused request. */
-    public function response(Refusal $refusal, string $acceptLanguage = ''): array
+    public function response(Refusal $refusal, string $acceptLanguage = '', string $userAgent = ''): array
     {
+        $language = Refusal::language($acceptLanguage, $userAgent);
         $write = $this->options['refusals'] ?? null;
-        return $write ? $write($refusal, $acceptLanguage) : $refusal->response($acceptLanguage);
+        return $write ? $write($refusal, $language) : $refusal->response($language);
     }
 
     private function verified(string $token): User

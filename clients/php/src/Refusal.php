@@ -99,11 +99,19 @@ final class Refusal extends \RuntimeException
     /** Sends the response, if no framework does. */
     public function send()
     {
-        list($status, $headers, $body) = $this->response($_SERVER['HTTP_ACCEPT_LANGUAGE'] ?? '');
+        $language = self::language($_SERVER['HTTP_ACCEPT_LANGUAGE'] ?? '', $_SERVER['HTTP_USER_AGENT'] ?? '');
+        list($status, $headers, $body) = $this->response($language);
         foreach ($headers + array_filter(['WWW-Authenticate' => $this->challenge()]) as $name => $value) {
             header("$name: $value", true, $status);
         }
         echo $body;
+    }
+
+    /** Returns the Accept-Language header, or the language of WeChat, whose wx.request sends no such header. */
+    public static function language(string $acceptLanguage, string $userAgent): string
+    {
+        $isChineseWechat = strpos($userAgent, 'MicroMessenger') !== false && !preg_match('~\bLanguage/(?!zh)~', $userAgent);
+        return trim($acceptLanguage, '* ') === '' && $isChineseWechat ? 'zh' : $acceptLanguage;
     }
 
     private static function prefersChinese(string $acceptLanguage): bool

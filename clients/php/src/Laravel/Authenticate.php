@@ -21,7 +21,8 @@ class Authenticate
         try {
             $user = $this->guard->user($request->header('Authorization', ''), ...$roles);
         } catch (Refusal $refusal) {
-            list($status, $headers, $body) = $this->guard->response($refusal, (string) $request->header('Accept-Language', ''));
+            $languages = [(string) $request->header('Accept-Language', ''), (string) $request->header('User-Agent', '')];
+            list($status, $headers, $body) = $this->guard->response($refusal, ...$languages);
             return new Response($body, $status, $headers);
         }
         $request->attributes->set('wxauth', $user);

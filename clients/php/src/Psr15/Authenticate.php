@@ -30,7 +30,8 @@ final class Authenticate implements MiddlewareInterface
             // Two headers are no valid token.
             $user = $this->guard->user($request->getHeaderLine('Authorization'), ...$this->roles);
         } catch (Refusal $refusal) {
-            list($status, $headers, $body) = $this->guard->response($refusal, $request->getHeaderLine('Accept-Language'));
+            $languages = [$request->getHeaderLine('Accept-Language'), $request->getHeaderLine('User-Agent')];
+            list($status, $headers, $body) = $this->guard->response($refusal, ...$languages);
             $response = $this->responses->createResponse($status);
             foreach ($headers as $name => $value) {
                 $response = $response->withHeader($name, $value);

@@ -18,7 +18,8 @@ class Authenticate
             // ThinkPHP 5.1 passes null if the route names no role.
             $user = $guard->user($request->header('authorization', ''), ...array_values(array_filter($roles)));
         } catch (Refusal $refusal) {
-            list($status, $headers, $body) = $guard->response($refusal, (string) $request->header('accept-language', ''));
+            $languages = [(string) $request->header('accept-language', ''), (string) $request->header('user-agent', '')];
+            list($status, $headers, $body) = $guard->response($refusal, ...$languages);
             return response($body, $status, $headers);
         }
         // Not in the request: in ThinkPHP 5.1, `$request->wxauth` is a parameter, which a caller could send.

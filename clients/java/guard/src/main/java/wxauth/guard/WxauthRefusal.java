@@ -18,6 +18,7 @@ public final class WxauthRefusal extends RuntimeException {
     private static final Pattern LANGUAGE_RANGE = Pattern.compile(
             "\\s*(zh|en)(?:[-_][a-z0-9_-]*)?\\s*(?:;\\s*q\\s*=\\s*([01](?:\\.\\d{0,3})?)\\s*)?", Pattern.CASE_INSENSITIVE);
 
+    private static final Pattern OTHER_LANGUAGE = Pattern.compile("\\bLanguage/(?!zh)");
     private static final int MOST_SHOWN = 200; // characters of a value in the log
 
     private final String code;
@@ -131,6 +132,18 @@ public final class WxauthRefusal extends RuntimeException {
 
     String logged() {
         return logged;
+    }
+
+    /**
+     * Returns the Accept-Language header, or the language of WeChat, whose `wx.request` sends no such header. Both headers
+     * may be null.
+     */
+    public static String language(String acceptLanguage, String userAgent) {
+        boolean isGiven = acceptLanguage != null && !acceptLanguage.replaceAll("[* ]", "").isEmpty();
+        boolean isChineseWechat = userAgent != null
+                && userAgent.contains("MicroMessenger")
+                && !OTHER_LANGUAGE.matcher(userAgent).find();
+        return !isGiven && isChineseWechat ? "zh" : acceptLanguage;
     }
 
     boolean isOutage() {
