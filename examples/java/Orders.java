@@ -64,7 +64,9 @@ public final class Orders {
         if (refusal.status() == 503) {
             exchange.getResponseHeaders().set("Retry-After", "5");
         }
-        var problem = refusal.problem(exchange.getRequestHeaders().getFirst("Accept-Language"));
+        var headers = exchange.getRequestHeaders();
+        var language = WxauthRefusal.language(headers.getFirst("Accept-Language"), headers.getFirst("User-Agent"));
+        var problem = refusal.problem(language);
         send(exchange, refusal.status(), "application/problem+json", problem);
     }
 

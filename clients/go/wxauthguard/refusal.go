@@ -125,7 +125,7 @@ func problem(err error, acceptLanguage, wantedID string) (int, http.Header, []by
 }
 
 func writeProblem(w http.ResponseWriter, r *http.Request, refused *Refusal) {
-	status, header, body := problem(refused, languageOf(r), r.Header.Get("X-Request-ID"))
+	status, header, body := problem(refused, Language(r.Header.Get("Accept-Language"), r.UserAgent()), r.Header.Get("X-Request-ID"))
 	for name, values := range header {
 		w.Header()[name] = values
 	}
@@ -133,16 +133,13 @@ func writeProblem(w http.ResponseWriter, r *http.Request, refused *Refusal) {
 	w.Write(body)
 }
 
-// languageOf returns the Accept-Language header, or the language of WeChat, whose wx.request sends no such header.
-func languageOf(r *http.Request) string {
-	if given := r.Header.Get("Accept-Language"); strings.Trim(given, "* ") != "" {
-		return given
-	}
-	agent := r.UserAgent()
-	if strings.Contains(agent, "MicroMessenger") && (!strings.Contains(agent, "Language/") || strings.Contains(agent, "Language/zh")) {
+// Language returns the Accept-Language header, or the language of WeChat, whose wx.request sends no such header.
+func Language(acceptLanguage, userAgent string) string {
+	isOfOther := strings.Contains(userAgent, "Language/") && !strings.Contains(userAgent, "Language/zh")
+	if strings.Trim(acceptLanguage, "* ") == "" && strings.Contains(userAgent, "MicroMessenger") && !isOfOther {
 		return "zh"
 	}
-	return ""
+	return acceptLanguage
 }
 
 // prefersChinese returns whether an Accept-Language header prefers Chinese to English. zh_CN counts as zh-CN.

@@ -89,6 +89,12 @@ func TestFiber(t *testing.T) {
 		answer.Body.Read(body)
 		return answer.StatusCode, string(body)
 	}, issuer)
+	request := httptest.NewRequest("GET", "/orders", nil)
+	request.Header.Set("User-Agent", "MicroMessenger/8.0.44") // wx.request sends no Accept-Language header
+	answer, err := app.Test(request)
+	if err != nil || answer.Header.Get("Content-Language") != "zh-CN" {
+		t.Error(answer, err)
+	}
 }
 
 func TestKratos(t *testing.T) {
