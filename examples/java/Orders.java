@@ -1,5 +1,3 @@
-package com.example.orders;
-
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
 import java.io.IOException;
