@@ -8,6 +8,7 @@ import vm from 'node:vm'
 /** The functions of `wx` that succeed and do nothing. */
 const IDLE =
   'showToast hideToast showModal showLoading hideLoading showActionSheet setNavigationBarTitle setNavigationBarColor ' +
+  'showNavigationBarLoading hideNavigationBarLoading ' +
   'startPullDownRefresh stopPullDownRefresh pageScrollTo setTabBarItem setTabBarBadge removeTabBarBadge showTabBar ' +
   'hideTabBar showShareMenu hideShareMenu vibrateShort vibrateLong requestSubscribeMessage previewImage hideHomeButton ' +
   'setClipboardData setKeepScreenOn onShow offShow onHide offHide onError offError onAppShow offAppShow onAppHide ' +
