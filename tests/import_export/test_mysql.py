@@ -1,4 +1,4 @@
-"""The members of yudao move in by the statements of `yudao.sql`, on a real MariaDB."""
+"""Users of databases of MySQL move in by the statements for them, on a real MariaDB."""
 
 import json
 import os
@@ -60,19 +60,19 @@ SOCIAL = [  # of member, type, openid, raw_token_info, deleted
 
 
 class MariaDB:
-    """A server on a socket, with the tables of yudao."""
+    """A server on a socket."""
 
     def __init__(self, folder: Path) -> None:
         self._socket = folder / "socket"
 
     def run(self, statements: str) -> str:
         command = [needs("mariadb"), f"--socket={self._socket}", "--raw", "--batch", "--skip-column-names"]
-        done = subprocess.run([*command, "yudao"], input=statements, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*command, "shop"], input=statements, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def is_there(self) -> bool:
-        command = [needs("mariadb"), f"--socket={self._socket}", "--execute", "CREATE DATABASE IF NOT EXISTS yudao"]
+        command = [needs("mariadb"), f"--socket={self._socket}", "--execute", "CREATE DATABASE IF NOT EXISTS shop"]
         return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
 
 
@@ -95,7 +95,6 @@ def mariadb(tmp_path: Path) -> Iterator[MariaDB]:
         try:
             started = MariaDB(tmp_path)
             until(started.is_there)
-            started.run(TABLES)
             yield started
         finally:
             process.terminate()
@@ -108,6 +107,7 @@ def literal(value: object) -> str:
 
 
 def fill(mariadb: MariaDB) -> None:
+    mariadb.run(TABLES)
     for member in MEMBERS:
         columns = "id, mobile, status, nickname, avatar, deleted, tenant_id, register_ip"
         mariadb.run(f"INSERT INTO member_user ({columns}) VALUES ({', '.join(map(literal, member))}, '')")
@@ -122,8 +122,8 @@ def fill(mariadb: MariaDB) -> None:
         )
 
 
-def statements() -> list[str]:
-    text = re.sub(r"(?m)--.*$", "", (ROOT / "examples/moving-in/yudao.sql").read_text())
+def statements(name: str) -> list[str]:
+    text = re.sub(r"(?m)--.*$", "", (ROOT / "examples/moving-in" / name).read_text())
     return [statement.strip() for statement in text.split(";") if statement.strip()]
 
 
@@ -143,7 +143,7 @@ async def test_members_of_yudao_are_exported_as_the_import_takes_them(
     mariadb: MariaDB, stage: Stage, rows: Rows
 ) -> None:
     fill(mariadb)
-    export, *_ = statements()
+    export, *_ = statements("yudao.sql")
     mini, account = APPS[0]["app_id"], APPS[1]["app_id"]
     text = mariadb.run(export.replace("wx1a2b3c4d5e6f7a8b", mini).replace("wx5d6e7f8a9b0c1d2e", account))
     lines = [json.loads(line) for line in text.splitlines()]
@@ -175,9 +175,9 @@ async def test_members_of_yudao_are_exported_as_the_import_takes_them(
     assert await rows.fetchval("SELECT external_id FROM users WHERE status = 'disabled'") == "103"
 
 
-def test_a_login_claims_a_members_row_or_inserts_one(mariadb: MariaDB) -> None:
+def test_a_login_claims_a_row_of_yudaos_members_or_inserts_one(mariadb: MariaDB) -> None:
     fill(mariadb)
-    _, once, find, *claims = statements()
+    _, once, find, *claims = statements("yudao.sql")
     mariadb.run(once)
 
     def login(external_id: int | None = None, openid: str = "o", mobile: str | None = None, tenant: int = 1) -> str:
@@ -207,3 +207,34 @@ def test_a_login_claims_a_members_row_or_inserts_one(mariadb: MariaDB) -> None:
     assert len({*strangers}) == 5
     assert min(map(int, strangers)) > 109
     assert mariadb.run("SELECT count(*) FROM member_user").strip() == "14"
+
+
+def test_a_login_claims_a_row_of_a_table_of_ones_own_or_inserts_one(mariadb: MariaDB) -> None:
+    once, find, *claims, again, store = statements("claim-mysql.sql")
+    assert again == find
+    claims = [claim for claim in claims if "SET openid = NULL" not in claim]
+    mariadb.run(
+        "CREATE TABLE customers (id int AUTO_INCREMENT PRIMARY KEY, openid varchar(64) NOT NULL, phone varchar(20))"
+    )
+    mariadb.run(
+        "INSERT INTO customers (openid, phone)"
+        " VALUES ('o-a', NULL), ('o-b', NULL), ('', '139'), ('', '138'), ('', '138')"
+    )
+    mariadb.run(once)
+
+    def login(external_id: int | None = None, openid: str | None = None, phone: str | None = None) -> str:
+        values = {"id": str(uuid4()), "external_id": external_id, "openid": openid, "phone": phone}
+        with ThreadPoolExecutor(5) as requests:
+            found = {
+                each.result() for each in [requests.submit(row_of, mariadb, find, claims, **values) for _ in range(5)]
+            }
+        (row,) = found
+        mariadb.run(with_values(store, **values))
+        return row
+
+    assert [login(1, "o-new"), login(openid="o-b"), login(phone="139")] == ["1", "2", "3"]
+    strangers = [login(1), login(openid="O-B"), login(phone="138"), login(openid="")]
+    assert len({*strangers}) == 4
+    assert min(map(int, strangers)) > 5
+    assert mariadb.run("SELECT openid FROM customers WHERE id < 4").split("\n")[:2] == ["o-new", "o-b"]
+    assert mariadb.run("SELECT count(*) FROM customers").strip() == "9"
