@@ -39,7 +39,7 @@ public class Table {
         String right = issuer.authorization("o1");
         String staff = issuer.authorization("o2", "staff");
         String wrong = wrong(right);
-        start("alone", shop.alone.App.class, issuer, "wxauth.open-paths=/free,POST /call-backs/{name},/api/{*rest}");
+        start("alone", shop.alone.App.class, issuer, "wxauth.open-paths=/free,POST /call-backs/{name},/api/{*rest},/tool/open");
         ask("guest", "GET /whoami");
         ask("right", "GET /whoami", right);
         ask("wrong", "GET /whoami", wrong);
@@ -62,6 +62,8 @@ public class Table {
         for (String path : Arrays.asList("/free", "/free/", "/FREE", "//free", "/free/../whoami", "/nothing", "/error"))
             ask("guest", "GET " + path);
         ask("guest", "GET /api/any/thing");
+        for (String path : Arrays.asList("/tool/free", "/tool/api/x", "/tool/open", "/actuator/health")) ask("guest", "GET " + path);
+        ask("right", "GET /tool/free", right);
         ask("right", "GET /nothing", right);
         ask("guest", "HEAD /free");
         ask("guest", "OPTIONS /whoami");

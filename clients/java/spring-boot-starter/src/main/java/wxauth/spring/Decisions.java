@@ -1,8 +1,10 @@
 package wxauth.spring;
 
 import jakarta.servlet.DispatcherType;
+import jakarta.servlet.http.HttpServletMapping;
 import jakarta.servlet.http.HttpServletRequest;
 import jakarta.servlet.http.HttpServletResponse;
+import jakarta.servlet.http.MappingMatch;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.util.Collections;
@@ -10,6 +12,7 @@ import java.util.List;
 import java.util.function.Supplier;
 import org.springframework.http.ResponseEntity;
 import org.springframework.http.server.PathContainer;
+import org.springframework.http.server.RequestPath;
 import org.springframework.web.util.ServletRequestPathUtils;
 import wxauth.guard.WxauthGuard;
 import wxauth.guard.WxauthRefusal;
@@ -17,6 +20,7 @@ import wxauth.guard.WxauthUser;
 
 /** Decides about the requests to a servlet application. */
 final class Decisions {
+    private static final String DISPATCHER = "dispatcherServlet"; // as Spring Boot names it
     private static final String ME = Decisions.class.getName() + ".ME";
     private static final String OPEN = Decisions.class.getName() + ".OPEN";
     private static final String DECIDED = Decisions.class.getName() + ".DECIDED";
@@ -31,7 +35,12 @@ final class Decisions {
         this.rules = rules;
     }
 
+    /** Returns the path as Spring's dispatcher matches it. Another servlet's begins with that servlet's own part. */
     private static PathContainer path(HttpServletRequest request) {
+        HttpServletMapping mapping = request.getHttpServletMapping();
+        if (mapping.getMappingMatch() == MappingMatch.PATH && !DISPATCHER.equals(mapping.getServletName())) {
+            return RequestPath.parse(request.getRequestURI(), request.getContextPath()).pathWithinApplication();
+        }
         if (ServletRequestPathUtils.hasParsedRequestPath(request)) {
             return ServletRequestPathUtils.getParsedRequestPath(request).pathWithinApplication();
         }

@@ -1,7 +1,13 @@
 package shop.alone;
 
+import jakarta.servlet.http.HttpServlet;
+import jakarta.servlet.http.HttpServletRequest;
+import jakarta.servlet.http.HttpServletResponse;
+import java.io.IOException;
 import java.util.concurrent.Callable;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
+import org.springframework.boot.web.servlet.ServletRegistrationBean;
+import org.springframework.context.annotation.Bean;
 import org.springframework.http.HttpStatus;
 import org.springframework.security.access.prepost.PreAuthorize;
 import org.springframework.security.core.annotation.AuthenticationPrincipal;
@@ -20,6 +26,18 @@ public class App {
     @GetMapping({"/whoami", "/free", "/api/{*rest}"})
     String whoami(@AuthenticationPrincipal WxauthUser user) {
         return user == null ? "guest" : user.openid();
+    }
+
+    @Bean
+    ServletRegistrationBean<HttpServlet> tool() {
+        return new ServletRegistrationBean<>(
+                new HttpServlet() {
+                    @Override
+                    protected void doGet(HttpServletRequest request, HttpServletResponse response) throws IOException {
+                        response.getWriter().write("the tool's " + request.getPathInfo());
+                    }
+                },
+                "/tool/*");
     }
 
     @GetMapping("/later")
