@@ -188,6 +188,8 @@ public class Table {
         for (String paths : Arrays.asList("/**", "/*", "/{all}", "/{a}/*", "/{*all}", "free", "/{free", "FETCH /free", "GET  POST /x"))
             refuse(shop.alone.App.class, issuer, "wxauth.open-paths=" + paths);
         refuse(shop.beside.App.class, issuer, "own.stateless=true");
+        refuse(shop.beside.App.class, issuer, "own.stateless=true", "own.pattern=/**");
+        refuse(shop.alone.App.class, issuer, "wxauth.beside-login=true");
         refuse(shop.accounts.App.class, issuer);
         refuse(shop.alone.App.class, issuer, "wxauth.login-path=POST /login");
         refuse(shop.alone.App.class, issuer, "wxauth.issuer=http://auth.example.com");

@@ -1,9 +1,11 @@
 package wxauth.spring;
 
 import jakarta.servlet.DispatcherType;
+import java.util.regex.Pattern;
 import org.springframework.beans.factory.ListableBeanFactory;
 import org.springframework.beans.factory.ObjectProvider;
 import org.springframework.boot.autoconfigure.AutoConfiguration;
+import org.springframework.boot.autoconfigure.AutoConfigureOrder;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnMissingBean;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnProperty;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnWebApplication;
@@ -25,26 +27,23 @@ import org.springframework.security.core.userdetails.UserDetailsService;
 import org.springframework.security.web.DefaultSecurityFilterChain;
 import org.springframework.security.web.SecurityFilterChain;
 import org.springframework.security.web.util.matcher.AnyRequestMatcher;
+import org.springframework.security.web.util.matcher.RequestMatcher;
 import org.springframework.web.cors.CorsUtils;
 import org.springframework.web.filter.CorsFilter;
 import org.springframework.web.util.pattern.PathPatternParser;
 import wxauth.guard.WxauthGuard;
 
 /** Guards every route of a servlet application, or stands before the login that the project has. */
-@AutoConfiguration(
-        beforeName = {
-            "org.springframework.boot.autoconfigure.security.servlet.SecurityAutoConfiguration",
-            "org.springframework.boot.autoconfigure.security.servlet.UserDetailsServiceAutoConfiguration",
-            "org.springframework.boot.security.autoconfigure.SecurityAutoConfiguration",
-            "org.springframework.boot.security.autoconfigure.UserDetailsServiceAutoConfiguration",
-            "org.springframework.boot.security.autoconfigure.web.servlet.ServletWebSecurityAutoConfiguration",
-        })
+@AutoConfiguration
+@AutoConfigureOrder(Ordered.HIGHEST_PRECEDENCE) // before each configuration that makes a chain if there is none
 @ConditionalOnWebApplication(type = ConditionalOnWebApplication.Type.SERVLET)
 @EnableConfigurationProperties(WxauthProperties.class)
 @Import(WxauthBeans.class)
 public class WxauthAutoConfiguration {
     private static final String CHAIN = "wxauthChain";
     private static final String PARSER = "mvcPatternParser";
+    /** What the matchers of all versions print for a securityMatcher or antMatcher of all paths. */
+    private static final Pattern ALL = Pattern.compile("(Or \\[)?(Ant|Mvc|PathPattern) \\[(pattern=')?/\\*\\*'?]]?");
 
     @Bean
     Decisions wxauthDecisions(
@@ -72,7 +71,13 @@ public class WxauthAutoConfiguration {
         /** Matches the open paths alone. The project's chains decide about all others. */
         @Bean(CHAIN)
         @Order(Ordered.HIGHEST_PRECEDENCE)
-        SecurityFilterChain wxauthChain(HttpSecurity http, Decisions decisions) throws Exception {
+        SecurityFilterChain wxauthChain(HttpSecurity http, Decisions decisions, ListableBeanFactory beans)
+                throws Exception {
+            // Spring Boot makes its own chain only if there is no other, so that nobody would guard the other paths.
+            if (beans.getBeanNamesForType(SecurityFilterChain.class).length == 1) {
+                throw new IllegalStateException("wxauth.beside-login needs the SecurityFilterChain of this project's own"
+                        + " login: without one, remove the property");
+            }
             http.cors(Customizer.withDefaults())
                     // The session of the project's own login might admit a request.
                     .csrf(csrf -> csrf.ignoringRequestMatchers(request -> request.getHeader("Cookie") == null))
@@ -120,8 +125,11 @@ public class WxauthAutoConfiguration {
         }
 
         private static boolean matchesAll(Object chain) {
-            return chain instanceof DefaultSecurityFilterChain
-                    && ((DefaultSecurityFilterChain) chain).getRequestMatcher() instanceof AnyRequestMatcher;
+            if (!(chain instanceof DefaultSecurityFilterChain)) {
+                return false;
+            }
+            RequestMatcher matcher = ((DefaultSecurityFilterChain) chain).getRequestMatcher();
+            return matcher instanceof AnyRequestMatcher || ALL.matcher(matcher.toString()).matches();
         }
 
         /** Keeps Spring Boot from making a user with a password. */

@@ -60,7 +60,10 @@ public class App {
     }
 
     @Bean
-    SecurityFilterChain own(HttpSecurity http, @Value("${own.stateless}") boolean stateless) throws Exception {
+    SecurityFilterChain own(
+            HttpSecurity http, @Value("${own.stateless}") boolean stateless, @Value("${own.pattern:}") String pattern)
+            throws Exception {
+        if (!pattern.isEmpty()) http.securityMatcher(pattern);
         if (stateless) http.sessionManagement(all -> all.sessionCreationPolicy(SessionCreationPolicy.STATELESS));
         return http.authorizeHttpRequests(all -> all
                         .requestMatchers(request -> request.getRequestURI().equals("/staff")).hasRole("staff")
