@@ -62,6 +62,11 @@ UPDATE IGNORE member_user SET wxauth_id = :id
      SELECT min(id) AS id FROM member_user
       WHERE tenant_id = :tenant_id AND mobile = :mobile AND deleted = 0 HAVING count(*) = 1) AS known);
 
+-- Somebody else has this number, or two members have it. If this statement finds a row, stop, and return 409, so that your
+-- staff decides. yudao's login by SMS fails for a number with two rows.
+SELECT id AS other FROM member_user
+ WHERE tenant_id = :tenant_id AND mobile = :mobile AND deleted = 0 AND NOT (wxauth_id <=> :id);
+
 -- The member is new. If another request has just inserted the row, this statement changes nothing.
 INSERT IGNORE INTO member_user (tenant_id, wxauth_id, mobile, status, register_ip, nickname)
 VALUES (:tenant_id, :id, :mobile, 0, '', '');
