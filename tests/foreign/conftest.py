@@ -161,6 +161,9 @@ class _Forwarding(BaseHTTPRequestHandler):
         with suppress(OSError):  # the client may have disconnected
             self.send_response(answer.status_code)
             self.send_header("Content-Type", answer.headers.get("content-type", "text/plain"))
+            for name in ("X-Auth-User-ID", "X-Auth-Session-ID", "X-Auth-Roles"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
             self.end_headers()
             self.wfile.write(answer.content)
 
