@@ -41,6 +41,7 @@ public class Table {
         String wrong = wrong(right);
         start("alone", shop.alone.App.class, issuer, "wxauth.open-paths=/free,POST /call-backs/{name},/api/{*rest},/tool/open");
         ask("guest", "GET /whoami");
+        ask("wx.request", "GET /whoami");
         ask("right", "GET /whoami", right);
         ask("wrong", "GET /whoami", wrong);
         ask("two", "GET /whoami", right, right);
@@ -154,6 +155,7 @@ public class Table {
         };
         start("reactive", application, issuer, settings);
         ask("guest", "GET /whoami");
+        ask("wx.request", "GET /whoami");
         ask("new", "GET /whoami", right);
         ask("new", "GET /free", right);
         ask("right", "POST /login", right);
@@ -234,6 +236,7 @@ public class Table {
             out.print(line + " HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Length: 0\r\n");
             if (who.equals("preflight")) out.print("Access-Control-Request-Method: GET\r\n");
             if (who.equals("preflight") || who.equals("browser")) out.print("Origin: https://a.example\r\n");
+            if (who.equals("wx.request")) out.print("User-Agent: Mozilla/5.0 MicroMessenger/8.0.60\r\n");
             if (who.endsWith("cookie")) out.print("Cookie: JSESSIONID=0123\r\n");
             for (String authorization : authorizations) out.print("Authorization: " + authorization + "\r\n");
             out.print("\r\n");
@@ -246,6 +249,7 @@ public class Table {
             String told = body.startsWith("{\"timestamp") || body.startsWith("<") ? "" : " " + body;
             return who + ", " + line + ": " + answer.substring(9, 12) + told
                     + (challenge.equals(answer) ? "" : challenge)
+                    + (answer.contains("\u767b\u5f55") ? " in Chinese" : "")
                     + (answer.contains("Set-Cookie") ? " cookie" : "")
                     + (answer.contains("Access-Control-Allow-Origin") ? " cors" : "");
         } catch (IOException failure) {

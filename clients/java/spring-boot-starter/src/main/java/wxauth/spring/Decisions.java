@@ -99,7 +99,9 @@ final class Decisions {
     }
 
     void refuse(WxauthRefusal refusal, HttpServletRequest request, HttpServletResponse response) throws IOException {
-        ResponseEntity<String> refused = refusals.response(refusal, request.getHeader("Accept-Language"));
+        String language =
+                WxauthRefusal.language(request.getHeader("Accept-Language"), request.getHeader("User-Agent"));
+        ResponseEntity<String> refused = refusals.response(refusal, language);
         response.setStatus(refused.getStatusCode().value());
         refused.getHeaders().forEach((name, values) -> values.forEach(value -> response.addHeader(name, value)));
         if (refused.getBody() != null) {

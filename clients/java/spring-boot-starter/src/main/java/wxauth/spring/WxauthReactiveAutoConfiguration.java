@@ -140,7 +140,9 @@ public class WxauthReactiveAutoConfiguration {
     private static Mono<Void> refuse(WxauthRefusals refusals, WxauthRefusal refusal, ServerWebExchange exchange) {
         // Spring Security 6.0 calls the entry point before it knows whether it needs it.
         return Mono.defer(() -> {
-            var refused = refusals.response(refusal, exchange.getRequest().getHeaders().getFirst("Accept-Language"));
+            var headers = exchange.getRequest().getHeaders();
+            var language = WxauthRefusal.language(headers.getFirst("Accept-Language"), headers.getFirst("User-Agent"));
+            var refused = refusals.response(refusal, language);
             ServerHttpResponse response = exchange.getResponse();
             response.setStatusCode(refused.getStatusCode());
             refused.getHeaders().forEach((name, values) -> response.getHeaders().put(name, values));
