@@ -136,6 +136,8 @@ public class Table {
             ask("banned here", "POST /login", issuer.token().userId(id(4)).openid("banned-here").authorization());
             ask("half", "POST /login", issuer.token().userId(id(5)).openid("half").authorization());
             ask("raced", "POST /login", issuer.token().userId(id(6)).openid("raced").authorization());
+            ask("unseen", "POST /login", issuer.token().userId(id(8)).openid("unseen").authorization());
+            ask("crossed", "POST /login", issuer.token().userId(id(9)).openid("crossed").authorization());
             issuer.away(true);
             ask("away", "POST /login", issuer.token().userId(id(7)).openid("away").authorization());
             ask("away", "GET /whoami", first);

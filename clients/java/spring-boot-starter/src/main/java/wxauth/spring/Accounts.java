@@ -2,6 +2,7 @@ package wxauth.spring;
 
 import java.util.function.Supplier;
 import org.springframework.beans.factory.ListableBeanFactory;
+import org.springframework.dao.ConcurrencyFailureException;
 import org.springframework.dao.DataIntegrityViolationException;
 import org.springframework.transaction.PlatformTransactionManager;
 import org.springframework.transaction.support.TransactionTemplate;
@@ -11,6 +12,7 @@ import wxauth.guard.WxauthUser;
 /** Calls the project's `WxauthAccounts`. */
 final class Accounts {
     private static final int LOCKS = 64;
+    private static final int ATTEMPTS = 3; // at an insert that another replica crosses
 
     private final WxauthAccounts<?> accounts;
     private final ListableBeanFactory beans;
@@ -58,16 +60,25 @@ final class Accounts {
         static Object inserted(WxauthAccounts<?> accounts, WxauthUser user, ListableBeanFactory beans) {
             PlatformTransactionManager manager =
                     beans.getBeanProvider(PlatformTransactionManager.class).getIfAvailable();
-            try {
-                return manager == null
-                        ? accounts.claimOrInsert(user)
-                        : new TransactionTemplate(manager).execute(status -> accounts.claimOrInsert(user));
-            } catch (DataIntegrityViolationException faster) {
-                Object account = accounts.find(user);
-                if (account == null) {
-                    throw faster;
+            TransactionTemplate transaction = manager == null ? null : new TransactionTemplate(manager);
+            for (int attempt = 1; ; attempt++) {
+                try {
+                    Object account = transaction == null
+                            ? accounts.claimOrInsert(user)
+                            : transaction.execute(status -> accounts.claimOrInsert(user));
+                    if (account != null) {
+                        return account;
+                    }
+                } catch (DataIntegrityViolationException | ConcurrencyFailureException faster) {
+                    if (attempt == ATTEMPTS) {
+                        throw faster;
+                    }
                 }
-                return account;
+                // Another replica was faster. The transaction's snapshot may lack its row, so look again outside of it.
+                Object account = accounts.find(user);
+                if (account != null || attempt == ATTEMPTS) {
+                    return account;
+                }
             }
         }
     }

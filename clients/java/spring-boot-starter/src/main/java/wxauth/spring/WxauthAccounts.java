@@ -15,7 +15,7 @@ public interface WxauthAccounts<A> {
     /**
      * Claims the row of a user who was there before (by `externalId()`, `openid()` or `phone()`), or inserts one. Called
      * on the route `wxauth.login-path` alone, if `find` returns null, in a transaction, once for simultaneous requests of
-     * a user. If it violates a unique column, because another replica was faster, `find` is called again.
+     * a user. If another replica was faster, so that this fails or returns null, `find` is called again, and then this method.
      */
     A claimOrInsert(WxauthUser user);
 }

@@ -1,9 +1,11 @@
 package shop.accounts;
 
 import java.util.List;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnProperty;
 import org.springframework.context.annotation.Bean;
+import org.springframework.dao.CannotAcquireLockException;
 import org.springframework.jdbc.core.JdbcTemplate;
 import org.springframework.security.config.annotation.web.builders.HttpSecurity;
 import org.springframework.security.core.annotation.AuthenticationPrincipal;
@@ -39,6 +41,7 @@ public class App {
         jdbc.execute("CREATE TABLE member (id bigint AUTO_INCREMENT PRIMARY KEY, wxauth_id varchar(36) UNIQUE,"
                 + " openid varchar(64), phone varchar(20))");
         jdbc.execute("INSERT INTO member (openid, phone) VALUES ('known', NULL), (NULL, '13800138000')");
+        AtomicInteger crossings = new AtomicInteger();
         return new WxauthAccounts<Member>() {
             @Override
             public Member find(WxauthUser user) {
@@ -53,18 +56,27 @@ public class App {
                     throw new WxauthRefusal("insufficient_role", "this user is banned");
                 int claimed = jdbc.update("UPDATE member SET wxauth_id = ? WHERE wxauth_id IS NULL"
                         + " AND (openid = ? OR phone = ?)", user.id(), user.openid(), phone);
-                if (user.openid().equals("raced")) {
-                    Thread replica = new Thread(() -> insert(user)); // has a transaction of its own
-                    replica.start();
-                    try {
-                        replica.join();
-                    } catch (InterruptedException ended) {
-                        throw new IllegalStateException(ended);
-                    }
+                if (user.openid().equals("raced")) inReplica(() -> insert(user));
+                if (user.openid().equals("crossed") && crossings.getAndIncrement() == 0)
+                    throw new CannotAcquireLockException("a deadlock with another replica");
+                if (user.openid().equals("unseen")) {
+                    inReplica(() -> insert(user));
+                    return null; // as with a snapshot that lacks the other replica's row
                 }
                 if (claimed == 0) insert(user);
                 if (user.openid().equals("half")) throw new IllegalStateException("a failure after the row");
                 return find(user);
+            }
+
+            /** Runs this in a transaction of its own. */
+            private void inReplica(Runnable what) {
+                Thread replica = new Thread(what);
+                replica.start();
+                try {
+                    replica.join();
+                } catch (InterruptedException ended) {
+                    throw new IllegalStateException(ended);
+                }
             }
 
             private void insert(WxauthUser user) {
