@@ -130,14 +130,25 @@ async def test_a_logout_during_a_merge_ends_the_session_of_the_user_that_remains
     assert await history.types(user_id) == ["user.created", "user.merged", "identity.added", "session.ended"]
 
 
+# A copy of a session, by whose id the check of replaced sessions draws it.
+DRAWN_LOGIN = """
+    INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
+    SELECT overlay(id::text PLACING '000000000001' FROM 25)::uuid, user_id, app_id, openid, created_at, last_used_at,
+           expires_at
+      FROM sessions WHERE id::text = $1
+"""
+
+
 async def test_a_session_that_is_replaced_waits_for_the_user(history: History) -> None:
     kept: dict[str, Any] = {"max_open": 2, "max_stored": 100, "logins": 10, "size": 10, "pause": timedelta(minutes=10)}
     [alice, *_] = [await history.stage.login("alice") for _ in range(3)]
     user_id = alice["user"]["id"]
+    await history.stage.rows.execute(DRAWN_LOGIN, alice["session_id"])
+    a_minute_later = history.stage.clock() + timedelta(minutes=2)  # when the logins have ended
     await history.one_after_the_other(
         user_id,
         lambda: history.root.change(user_id, roles=["editor"]),
-        lambda: replace_old_sessions(history.stage.services.database, **kept, now=history.stage.clock()),
+        lambda: replace_old_sessions(history.stage.services.database, **kept, now=a_minute_later),
     )
     assert await history.types(user_id) == ["user.created", "user.roles_changed", "session.ended"]
 
